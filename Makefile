@@ -1,0 +1,55 @@
+# make demo   set up .venv and run the demo: simulate, record, learn, estimate, report
+# make test   lint, type check and test
+# make clean  remove what these two made, .venv included
+#
+# PYTHON=python3.12 picks the interpreter that .venv is made with; TESTS=test/test_cli.py picks tests.
+
+PYTHON ?= python3
+TESTS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+PARTS := sim,train,standalone,cpu
+DECLARED := setup.py setup.cfg pyproject.toml constraints.txt
+LIBRARIES := libegl1 libgl1 libgl1-mesa-dri
+
+.PHONY: demo test clean libraries
+.DELETE_ON_ERROR:
+
+demo: $(VENV)/.installed libraries
+	$(BIN)/ropes demo
+
+test: $(VENV)/.installed-test libraries
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q -m "not slow" $(TESTS)
+
+clean:
+	rm -rf $(VENV) build install log out dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	find ropes_ros test launch -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null \
+	    || { echo "error: $(PYTHON) is missing or older than 3.10: make PYTHON=python3.12 names another one" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null \
+	    || { echo "error: $(PYTHON) cannot make virtual environments: install python3-venv (Debian, Ubuntu) first" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: $(DECLARED) | $(BIN)/python
+	$(BIN)/python -m pip install --disable-pip-version-check -q -e '.[$(PARTS)]' -c constraints.txt
+	@touch $@
+
+$(VENV)/.installed-test: $(VENV)/.installed
+	$(BIN)/python -m pip install --disable-pip-version-check -q -e '.[$(PARTS),test]' -c constraints.txt
+	@touch $@
+
+# The system libraries that off-screen rendering needs, where Debian's tools can say that they are missing.
+libraries:
+	@command -v dpkg-query >/dev/null || exit 0; \
+	for library in $(LIBRARIES); do \
+	    dpkg-query -W -f '$${Status}' $$library 2>/dev/null | grep -q 'ok installed' || missing="$$missing $$library"; \
+	done; \
+	[ -n "$$missing" ] || exit 0; \
+	if [ "$$(id -u)" = 0 ]; then run=; \
+	elif sudo -n true 2>/dev/null; then run='sudo -n'; \
+	else echo "error: off-screen rendering needs: sudo apt-get install$$missing" >&2; exit 1; fi; \
+	$$run apt-get update -qq && $$run apt-get install -y -qq --no-install-recommends $$missing

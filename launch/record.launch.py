@@ -1,0 +1,29 @@
+"""Command a schedule and record it: the recorder first, then the commander; the launch ends with the schedule."""
+
+from launch import LaunchDescription
+from launch.actions import DeclareLaunchArgument, Shutdown
+
+from ropes_ros.launching import common_arguments, lifecycle_node, params_argument
+
+
+def generate_launch_description() -> LaunchDescription:
+    """Two nodes: recorder and commander."""
+    return LaunchDescription(
+        [
+            *common_arguments(),
+            params_argument("recorder"),
+            params_argument("commander"),
+            DeclareLaunchArgument("schedule", description="Schedule to command (YAML; `ropes schedule make`)"),
+            DeclareLaunchArgument("path", description="Folder of the new bag; must not exist"),
+            DeclareLaunchArgument(
+                "image_topic", default_value="camera/image_raw", description="Camera topic to record"
+            ),
+            DeclareLaunchArgument(
+                "command_type",
+                default_value="JointTrajectory",
+                description="Message type of joint_command: JointTrajectory, Float64MultiArray or JointState",
+            ),
+            *lifecycle_node("recorder", {"path": str, "schedule": str, "image_topic": str}),
+            *lifecycle_node("commander", {"schedule": str, "command_type": str}, on_exit=[Shutdown()]),
+        ]
+    )

@@ -1,0 +1,331 @@
+"""Repair of a bag that was cut off (a crash, kill -9, a full disk, a power cut) or damaged.
+
+Every complete record of the storage file is copied to a temporary file, which gets the index that is missing
+and replaces the original only when it is whole. metadata.yaml is rebuilt from what the files hold.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import fcntl
+import os
+import struct
+import zlib
+from collections.abc import Iterator, Mapping
+from io import BytesIO
+from pathlib import Path
+from typing import IO, BinaryIO
+
+import yaml
+from mcap.data_stream import ReadDataStream
+from mcap.exceptions import McapError
+from mcap.opcode import Opcode
+from mcap.reader import make_reader
+from mcap.records import Channel, Chunk, Footer, McapRecord, Message, Metadata, Schema
+from mcap.stream_reader import breakup_chunk
+from mcap.writer import MCAP0_MAGIC, Writer
+from rosbags.rosbag2 import ReaderError
+from rosbags.rosbag2.metadata import dump_qos_v9, parse_qos
+from zstandard import ZstdError
+
+from ropes_ros import __version__
+from ropes_ros.bag_format import (
+    END_RECORD,
+    HEADER_RECORD,
+    METADATA_FILE,
+    RECOVERED,
+    BagHeader,
+    FileRecord,
+    TopicRecord,
+    is_finished,
+    load_metadata,
+    metadata_document,
+    write_metadata,
+)
+from ropes_ros.bag_writer import end_record
+from ropes_ros.errors import BagError
+
+_SUFFIX = ".recovering"
+_RECORD_HEAD = struct.Struct("<BQ")
+_DAMAGE = (McapError, ZstdError, ValueError, RuntimeError, EOFError, MemoryError, OverflowError, struct.error)
+"""What the MCAP records and their decompressors raise on damaged bytes."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Recovery:
+    """What `recover` found and did.
+
+    Attributes:
+        path: The bag.
+        rebuilt: Names of the files that were damaged and have been rebuilt; empty when all were whole.
+        messages: Number of messages in the bag now.
+        duration_ns: Time between the first and the last message in nanoseconds.
+        lost_bytes: Size of the damaged parts that could not be read.
+    """
+
+    path: Path
+    rebuilt: tuple[str, ...]
+    messages: int
+    duration_ns: int
+    lost_bytes: int
+
+
+@dataclasses.dataclass
+class _Contents:
+    """What one MCAP file holds, by topic."""
+
+    file: FileRecord
+    topics: dict[str, TopicRecord]
+    header: Mapping[str, str] | None
+    end: Mapping[str, str] | None
+
+
+def recover(path: str | Path) -> Recovery:
+    """Make a cut-off or damaged bag readable again; of a whole one only metadata.yaml is written afresh.
+
+    Needs about as much free space as the largest damaged file.
+
+    Args:
+        path: The bag directory.
+
+    Raises:
+        BagError: No MCAP file there, it is being recorded now, nothing readable in it, or no space for the
+            copy; the original is kept.
+    """
+    path = Path(path)
+    if path.is_file() and path.suffix == ".mcap":
+        path = path.parent
+    files = sorted(path.glob("*.mcap"), key=_file_order) if path.is_dir() else []
+    if not files:
+        raise BagError(f"{path} holds no .mcap file: only bags with MCAP storage can be recovered")
+    try:
+        contents: list[_Contents] = []
+        rebuilt: list[str] = []
+        lost = 0
+        for file in files:
+            summary = _summarise(file)
+            if summary is None or _is_damaged(file):
+                lost += _rebuild(file)
+                rebuilt.append(file.name)
+                summary = _summarise(file)
+                if summary is None:
+                    raise BagError(f"{file} could not be rebuilt: the device may be failing, check it")
+            contents.append(summary)
+        _rebuild_metadata(path, contents)
+    except OSError as error:
+        raise BagError(
+            f"{path} cannot be recovered ({error.strerror}): make room or mend permissions, try again"
+        ) from error
+    filled = [c.file for c in contents if c.file.count]
+    return Recovery(
+        path=path,
+        rebuilt=tuple(rebuilt),
+        messages=sum(file.count for file in filled),
+        duration_ns=max((f.end_ns for f in filled), default=0) - min((f.start_ns for f in filled), default=0),
+        lost_bytes=lost,
+    )
+
+
+def _file_order(path: Path) -> tuple[int, str]:
+    """rosbag2 splits a recording into NAME_0, NAME_1, ..., NAME_10."""
+    number = path.stem.rpartition("_")[2]
+    return (int(number) if number.isdigit() else -1, path.name)
+
+
+def _summarise(file: Path) -> _Contents | None:
+    """What a whole MCAP file holds, or None when it is cut off."""
+    if not is_finished(file):
+        return None
+    try:
+        with file.open("rb") as stream:
+            reader = make_reader(stream)
+            summary = reader.get_summary()
+            if summary is None or summary.statistics is None:
+                return None
+            records = {record.name: record.metadata for record in reader.iter_metadata()}
+    except _DAMAGE:
+        return None
+    statistics = summary.statistics
+    topics: dict[str, TopicRecord] = {}
+    for channel in summary.channels.values():
+        schema = summary.schemas.get(channel.schema_id)
+        before = topics[channel.topic].count if channel.topic in topics else 0
+        topics[channel.topic] = TopicRecord(
+            channel.topic,
+            schema.name if schema else "",
+            before + statistics.channel_message_counts.get(channel.id, 0),
+            _offered(channel.metadata.get("offered_qos_profiles", "")),
+            channel.metadata.get("topic_type_hash", ""),
+        )
+    record = FileRecord(
+        file.name, statistics.message_start_time, statistics.message_end_time, statistics.message_count
+    )
+    return _Contents(record, topics, records.get(HEADER_RECORD), records.get(END_RECORD))
+
+
+def _is_damaged(file: Path) -> bool:
+    """Whether any record of a finished MCAP file cannot be read, checksums included."""
+    with file.open("rb") as stream:
+        size = stream.seek(0, os.SEEK_END)
+        stream.seek(len(MCAP0_MAGIC))
+        try:
+            for opcode, payload in _records(stream, size):
+                if opcode == Opcode.FOOTER:
+                    return not _summary_is_sound(stream, Footer.read(ReadDataStream(BytesIO(payload))))
+                _parse(opcode, payload)
+        except _DAMAGE:
+            pass
+    return True
+
+
+def _summary_is_sound(stream: BinaryIO, footer: Footer) -> bool:
+    """Whether the index has the checksum that the footer states; the stream stands behind the footer."""
+    end = stream.tell() - 4  # the checksum itself is not covered
+    stream.seek(footer.summary_start)
+    return footer.summary_crc in (0, zlib.crc32(stream.read(end - footer.summary_start)))
+
+
+def _offered(text: str) -> list[Mapping[str, object]]:
+    try:
+        return [dict(profile) for profile in dump_qos_v9(parse_qos(text))]
+    except (ReaderError, KeyError, TypeError, AttributeError):
+        return []
+
+
+def _rebuild(file: Path) -> int:
+    """Replace a damaged MCAP file by one with all its complete records and an index; returns bytes lost."""
+    temporary = file.with_name(file.name + _SUFFIX)
+    try:
+        with file.open("rb") as source, temporary.open("wb") as target:
+            try:
+                fcntl.flock(source, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise BagError(f"{file} is being recorded right now: stop the recorder first") from None
+            copier = _Copier(target)
+            lost = copier.copy(source, file.stat().st_size)
+            if not copier.messages:
+                raise BagError(
+                    f"{file} holds no complete message: nothing can be recovered, the file is left as it is"
+                )
+            copier.finish()
+            target.flush()
+            os.fsync(target.fileno())
+        temporary.replace(file)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return lost
+
+
+class _Copier:
+    """Copies records into a new MCAP file, registering schemas and channels as they first appear."""
+
+    def __init__(self, target: IO[bytes]) -> None:
+        self.messages = 0
+        self._counts: dict[str, int] = {}
+        self._header: Mapping[str, str] | None = None
+        self._schemas: dict[int, int] = {}
+        self._channels: dict[int, tuple[int, str]] = {}
+        self._writer = Writer(target)
+        self._writer.start(profile="ros2", library=f"ropes_ros {__version__} recover")
+
+    def copy(self, source: BinaryIO, size: int) -> int:
+        """Copy all complete records; returns the number of bytes that could not be used."""
+        if source.read(len(MCAP0_MAGIC)) != MCAP0_MAGIC:
+            return size
+        lost = 0
+        for opcode, payload in _records(source, size):
+            if opcode == Opcode.DATA_END:
+                return lost
+            try:
+                records = _parse(opcode, payload)
+                if opcode == Opcode.CHUNK and not any(isinstance(record, Message) for record in records):
+                    lost += len(payload)
+                for record in records:
+                    self._add(record)
+            except _DAMAGE:
+                lost += len(payload)
+        return lost + size - source.tell()
+
+    def finish(self) -> None:
+        """Write state, counts and index."""
+        if self._header is not None:
+            header = dataclasses.replace(BagHeader.from_strings(self._header, "bag"), state=RECOVERED)
+            self._writer.add_metadata(END_RECORD, end_record(header, self._counts))
+        self._writer.finish()  # type: ignore[no-untyped-call]
+
+    def _add(self, record: McapRecord) -> None:
+        if isinstance(record, Schema):
+            if record.id not in self._schemas:
+                self._schemas[record.id] = self._writer.register_schema(
+                    record.name, record.encoding, record.data
+                )
+        elif isinstance(record, Channel):
+            if record.id not in self._channels:
+                channel = self._writer.register_channel(
+                    record.topic,
+                    record.message_encoding,
+                    self._schemas.get(record.schema_id, 0),
+                    record.metadata,
+                )
+                self._channels[record.id] = (channel, record.topic)
+        elif isinstance(record, Message):
+            if record.channel_id in self._channels:
+                channel, topic = self._channels[record.channel_id]
+                self._writer.add_message(
+                    channel, record.log_time, record.data, record.publish_time, record.sequence
+                )
+                self._counts[topic] = self._counts.get(topic, 0) + 1
+                self.messages += 1
+        elif isinstance(record, Metadata) and record.name not in {END_RECORD, "rosbag2"}:
+            if record.name == HEADER_RECORD:
+                self._header = record.metadata
+            self._writer.add_metadata(record.name, record.metadata)
+
+
+def _records(source: BinaryIO, size: int) -> Iterator[tuple[int, bytes]]:
+    """Top-level records (opcode, payload) up to the first one that is not all there."""
+    position = source.tell()
+    while position + _RECORD_HEAD.size <= size:
+        opcode, length = _RECORD_HEAD.unpack(source.read(_RECORD_HEAD.size))
+        end = position + _RECORD_HEAD.size + length
+        if opcode == 0 or end > size:
+            source.seek(position)
+            return
+        yield opcode, source.read(length)
+        position = end
+
+
+def _parse(opcode: int, payload: bytes) -> list[McapRecord]:
+    """The records of interest in a top-level record: those of a chunk, or the record itself."""
+    stream = ReadDataStream(BytesIO(payload))
+    if opcode == Opcode.CHUNK:
+        return breakup_chunk(Chunk.read(stream), validate_crc=True)
+    if opcode == Opcode.SCHEMA:
+        return [Schema.read(stream)]
+    if opcode == Opcode.CHANNEL:
+        return [Channel.read(stream)]
+    if opcode == Opcode.MESSAGE:
+        return [Message.read(stream, len(payload))]
+    if opcode == Opcode.METADATA:
+        return [Metadata.read(stream)]
+    return []
+
+
+def _rebuild_metadata(path: Path, contents: list[_Contents]) -> None:
+    """Write metadata.yaml from what the files hold; custom data of others is kept."""
+    topics: dict[str, TopicRecord] = {}
+    for content in contents:
+        for name, topic in content.topics.items():
+            before = topics[name].count if name in topics else 0
+            topics[name] = dataclasses.replace(topic, count=before + topic.count)
+    try:
+        custom = dict(load_metadata(path).get("custom_data") or {}) if (path / METADATA_FILE).exists() else {}
+    except (BagError, yaml.YAMLError):
+        custom = {}
+    if contents[0].header is not None:
+        pairs = {**contents[0].header, **(contents[-1].end or {})}
+        pairs.pop("counts", None)
+        custom.update(BagHeader.from_strings(pairs, path).to_custom_data())
+    write_metadata(
+        path, metadata_document(list(topics.values()), [c.file for c in contents], custom), fsync=True
+    )

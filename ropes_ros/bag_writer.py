@@ -1,0 +1,337 @@
+"""Writing an intervention bag: MCAP chunks flushed twice a second, a readable directory at every moment.
+
+Whatever happens to the process, all that was flushed can be read again after `ropes recover PATH`; with
+`fsync` the same holds for a power cut.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fcntl
+import json
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, cast
+
+from mcap.writer import CompressionType, Writer
+from rosbags.typesys import Stores, TypesysError, get_typestore
+
+from ropes_ros import __version__
+from ropes_ros.bag_format import (
+    COMPLETE,
+    END_RECORD,
+    HEADER_RECORD,
+    TOPICS,
+    BagHeader,
+    FileRecord,
+    OfferedQos,
+    TopicRecord,
+    dump_yaml,
+    metadata_document,
+    write_metadata,
+)
+from ropes_ros.errors import BagError
+
+COMPRESSIONS: Mapping[str, CompressionType] = {
+    "zstd": CompressionType.ZSTD,
+    "lz4": CompressionType.LZ4,
+    "none": CompressionType.NONE,
+}
+FLUSH_PERIOD_S = 0.5
+_CHUNK_BYTES = 1 << 20
+
+
+class _Output:
+    """An unbuffered file for the MCAP writer: what `write` returned from is with the operating system.
+
+    It is locked while it is open, so that `recover` can tell a running recording from a dead one.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._raw = path.open("xb", buffering=0)
+        with contextlib.suppress(OSError):  # some network file systems have no locks
+            fcntl.flock(self._raw, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def write(self, data: bytes) -> int:
+        """Write all of `data` or raise OSError."""
+        view = memoryview(data)
+        while view:
+            view = view[self._raw.write(view) :]
+        return len(data)
+
+    def tell(self) -> int:
+        """Offset in bytes."""
+        return self._raw.tell()
+
+    def flush(self) -> None:
+        """Nothing is buffered here."""
+
+    def fsync(self) -> None:
+        """Wait until the device has everything."""
+        os.fsync(self._raw.fileno())
+
+    def close(self) -> None:
+        """Close the file."""
+        self._raw.close()
+
+
+@dataclasses.dataclass
+class _Topic:
+    channel_id: int
+    type_name: str
+    type_hash: str
+    qos: OfferedQos
+    count: int = 0
+
+
+class BagWriter:
+    """Writes one bag; as a context manager it closes the bag, or aborts it when an exception passes.
+
+    An aborted bag keeps everything flushed and asks for `ropes recover`. Not thread safe.
+
+    Args:
+        path: Directory to create; it must not exist.
+        robot: Name of the robot preset.
+        schedule_yaml: The schedule's text, None for a recording without a schedule.
+        schedule_hash: The schedule's hash, None without a schedule.
+        topics: Role to topic name where they differ from `TOPICS`.
+        fsync: Whether a flush waits for the device (survives a power cut; costs milliseconds).
+        flush_period_s: Longest time in seconds between flushes while messages arrive.
+        compression: "zstd" (small), "lz4" (cheaper on noisy camera images) or "none".
+
+    Raises:
+        BagError: The path exists, cannot be created, or the compression is unknown.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        robot: str,
+        schedule_yaml: str | None = None,
+        schedule_hash: str | None = None,
+        topics: Mapping[str, str] | None = None,
+        fsync: bool = False,
+        flush_period_s: float = FLUSH_PERIOD_S,
+        compression: str = "zstd",
+    ) -> None:
+        self.path = Path(path)
+        if compression not in COMPRESSIONS:
+            raise BagError(f"compression {compression!r} is unknown, choose one of {', '.join(COMPRESSIONS)}")
+        self._header = BagHeader(robot, schedule_yaml, schedule_hash, {**TOPICS, **(topics or {})})
+        self._fsync = fsync
+        self._flush_period_s = flush_period_s
+        self._topics: dict[str, _Topic] = {}
+        self._schemas: dict[str, int] = {}
+        self._drops: dict[str, int] = {}
+        self._start_ns, self._end_ns = 0, 0
+        self._count = 0
+        self._last_flush = time.monotonic()
+        self._open = False
+        self._typestore = get_typestore(Stores.LATEST)
+        self._file_name = f"{self.path.name}_0.mcap"
+        try:
+            self.path.mkdir(parents=True)
+        except FileExistsError:
+            raise BagError(
+                f"{self.path} exists already and is not overwritten: choose another path"
+            ) from None
+        except OSError as error:
+            raise BagError(
+                f"{self.path} cannot be created ({error.strerror}): choose another path"
+            ) from error
+        try:
+            self._output = _Output(self.path / self._file_name)
+            self._open = True
+            self._mcap = Writer(
+                cast(IO[Any], self._output), chunk_size=_CHUNK_BYTES, compression=COMPRESSIONS[compression]
+            )
+            self._mcap.start(profile="ros2", library=f"ropes_ros {__version__}")
+            self._mcap.add_metadata(HEADER_RECORD, self._header.to_strings())
+            self._write_metadata()
+            self._sync()
+        except OSError as error:
+            raise self._failed(error) from error
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Topic to number of messages written."""
+        return {name: topic.count for name, topic in self._topics.items()}
+
+    @property
+    def bytes_written(self) -> int:
+        """Size of the storage file so far."""
+        return self._output.tell() if self._open else (self.path / self._file_name).stat().st_size
+
+    def add_topic(self, name: str, type_name: str, qos: OfferedQos | None = None) -> None:
+        """Announce a topic; once per topic, before its first message.
+
+        Args:
+            name: Absolute topic name.
+            type_name: For example "sensor_msgs/msg/Image".
+            qos: What its publisher offers.
+
+        Raises:
+            BagError: The topic is there already or the type is unknown.
+        """
+        self._check_open()
+        if name in self._topics:
+            raise BagError(f"{self.path}: topic {name} was added already, as {self._topics[name].type_name}")
+        qos = qos or OfferedQos()
+        try:
+            definition, _ = self._typestore.generate_msgdef(type_name, ros_version=2)
+            type_hash = self._typestore.hash_rihs01(type_name)
+        except (TypesysError, KeyError) as error:
+            raise BagError(
+                f"{self.path}: topic {name} has type {type_name}, whose definition is not known here: "
+                "record only "
+                "topics of the standard message packages"
+            ) from error
+        try:
+            if type_name not in self._schemas:
+                self._schemas[type_name] = self._mcap.register_schema(
+                    type_name, "ros2msg", definition.encode()
+                )
+            channel_id = self._mcap.register_channel(
+                name,
+                "cdr",
+                self._schemas[type_name],
+                {"offered_qos_profiles": dump_yaml([qos.to_dict()]), "topic_type_hash": type_hash},
+            )
+        except OSError as error:
+            raise self._failed(error) from error
+        self._topics[name] = _Topic(channel_id, type_name, type_hash, qos)
+
+    def write(self, topic: str, cdr: bytes, log_time_ns: int, publish_time_ns: int | None = None) -> None:
+        """Append one message.
+
+        Args:
+            topic: A topic announced with `add_topic`.
+            cdr: The serialised message with its encapsulation header, stored as it is.
+            log_time_ns: Receive time in nanoseconds.
+            publish_time_ns: Publication time in nanoseconds, by default the receive time.
+
+        Raises:
+            BagError: The topic is unknown, a time is negative, the bag is closed, or the disk is full.
+        """
+        self._check_open()
+        entry = self._topics.get(topic)
+        if entry is None:
+            raise BagError(f"{self.path}: topic {topic} was not announced with add_topic")
+        publish_time_ns = log_time_ns if publish_time_ns is None else publish_time_ns
+        if log_time_ns < 0 or publish_time_ns < 0:
+            raise BagError(
+                f"{self.path}: a message on {topic} has a negative time ({log_time_ns} ns): check the clock"
+            )
+        try:
+            self._mcap.add_message(
+                entry.channel_id, log_time_ns, cdr, publish_time_ns, entry.count & 0xFFFFFFFF
+            )
+        except OSError as error:
+            raise self._failed(error) from error
+        entry.count += 1
+        self._start_ns = min(self._start_ns, log_time_ns) if self._count else log_time_ns
+        self._end_ns = max(self._end_ns, log_time_ns)
+        self._count += 1
+        if time.monotonic() - self._last_flush >= self._flush_period_s:
+            self.flush()
+
+    def note_drops(self, topic: str, count: int) -> None:
+        """State how many messages of a topic are known to be lost so far; written when the bag is closed."""
+        self._drops[topic] = count
+
+    def flush(self) -> None:
+        """Close the chunk in progress and hand everything to the operating system (and device, with fsync).
+
+        Raises:
+            BagError: The disk is full or the bag is closed.
+        """
+        self._check_open()
+        try:
+            self._mcap.flush()  # type: ignore[no-untyped-call]
+            self._sync()
+        except OSError as error:
+            raise self._failed(error) from error
+        self._last_flush = time.monotonic()
+
+    def close(self) -> None:
+        """Write index, counts, drops and the final metadata.yaml. Closing twice does nothing.
+
+        Raises:
+            BagError: The disk is full; what was flushed before can be recovered.
+        """
+        if not self._open:
+            return
+        self._header = dataclasses.replace(self._header, state=COMPLETE, drops=dict(self._drops))
+        try:
+            self._mcap.flush()  # type: ignore[no-untyped-call]
+            self._mcap.add_metadata(END_RECORD, end_record(self._header, self.counts))
+            self._mcap.add_metadata(
+                "rosbag2", {"serialized_metadata": dump_yaml(self._document()["rosbag2_bagfile_information"])}
+            )
+            self._mcap.finish()  # type: ignore[no-untyped-call]
+            self._sync()
+            self._output.close()
+            self._open = False
+            self._write_metadata()
+        except OSError as error:
+            raise self._failed(error) from error
+
+    def abort(self) -> None:
+        """Let go of the file without index; what was flushed can be recovered. Harmless on a closed bag."""
+        if self._open:
+            self._open = False
+            self._output.close()
+
+    def __enter__(self) -> BagWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.abort()
+
+    def _document(self) -> dict[str, Any]:
+        topics = [
+            TopicRecord(name, topic.type_name, topic.count, [topic.qos.to_dict()], topic.type_hash)
+            for name, topic in self._topics.items()
+        ]
+        file = FileRecord(self._file_name, self._start_ns, self._end_ns, self._count)
+        return metadata_document(topics, [file], self._header.to_custom_data())
+
+    def _write_metadata(self) -> None:
+        write_metadata(self.path, self._document(), fsync=self._fsync)
+
+    def _sync(self) -> None:
+        if self._fsync:
+            self._output.fsync()
+
+    def _check_open(self) -> None:
+        if not self._open:
+            raise BagError(f"{self.path} is closed: open another bag to write more")
+
+    def _failed(self, error: OSError) -> BagError:
+        """Let go of the file and say in one line what is left and what to do."""
+        self.abort()
+        return BagError(
+            f"{self.path} cannot be written ({error.strerror}) after {self._count} messages: make room (as "
+            "much again "
+            f"as the bag holds), then run `ropes recover {self.path}`, which keeps all but the last second"
+        )
+
+
+def end_record(header: BagHeader, counts: Mapping[str, int]) -> dict[str, str]:
+    """The MCAP metadata record at the end of a bag: state, messages and known drops per topic."""
+    pairs = header.to_strings()
+    return {
+        "state": pairs["state"],
+        "drops": pairs["drops"],
+        "counts": json.dumps(dict(counts), sort_keys=True),
+    }

@@ -1,0 +1,68 @@
+"""The `ropes` command. Its modules import what a subcommand needs only when that subcommand runs."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Annotated
+
+import typer
+
+from ropes_ros import __version__
+from ropes_ros.cli import bag, doctor, learn, live, schedule
+from ropes_ros.errors import RopesError
+
+app = typer.Typer(
+    name="ropes",
+    help="Joint angles from camera images, learned from the known ways in which the joints were commanded.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Options of the command itself."""
+
+
+_PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+
+
+@app.command(context_settings=_PASS_ON, rich_help_panel="All in one")
+def demo(context: typer.Context) -> None:
+    """Simulate, record, learn, estimate and report, in one go."""
+    importlib.import_module("ropes_ros.cli.demo").app(context.args, prog_name="ropes demo")
+
+
+app.add_typer(schedule.app, name="schedule", rich_help_panel="On the robot")
+app.command(rich_help_panel="On the robot")(live.sim)
+app.command(rich_help_panel="On the robot")(live.record)
+app.command(rich_help_panel="On the robot")(live.estimate)
+app.command(rich_help_panel="Learning")(learn.train)
+app.command(rich_help_panel="Learning")(learn.export)
+app.command(rich_help_panel="Learning")(learn.evaluate)
+app.command(rich_help_panel="Care")(bag.info)
+app.command(rich_help_panel="Care")(bag.recover)
+app.command(rich_help_panel="Care")(doctor.doctor)
+
+
+def main() -> int:
+    """Run the command line; an error that the user can mend becomes one line and exit status 1."""
+    try:
+        app()
+    except RopesError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0

@@ -1,0 +1,106 @@
+"""`ropes info` and `ropes recover`: look at a bag or a model, and mend a bag that was cut off."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ropes_ros.cli.output import Json, console, in_words, print_facts, print_json, print_table
+from ropes_ros.errors import RopesError
+
+
+def info(
+    path: Annotated[Path, typer.Argument(metavar="BAG_OR_MODEL", help="A bag, or a model's folder or model.onnx.")],
+    as_json: Json = False,
+) -> None:
+    """Say what is in a bag or a model."""
+    if not path.exists():
+        raise RopesError(f"{path} does not exist; name a bag or a model")
+    if path.suffix == ".onnx" or (path / "model.onnx").is_file():
+        _model_info(path, as_json)
+    else:
+        _bag_info(path, as_json)
+
+
+def recover(
+    path: Annotated[Path, typer.Argument(help="A bag whose recording was cut off.")],
+    as_json: Json = False,
+) -> None:
+    """Make a bag readable again whose recording was cut off by a crash, a full disk or a power cut."""
+    from ropes_ros.bags import recover as recover_bag
+
+    result = recover_bag(path)
+    if as_json:
+        print_json(result.__dict__)
+    elif result.rebuilt:
+        console.print(
+            f"rebuilt {', '.join(result.rebuilt)}: {result.messages} messages over "
+            f"{in_words(result.duration_ns / 1e9)}, {result.lost_bytes} bytes lost"
+        )
+    else:
+        console.print(f"nothing to mend: {result.messages} messages over {in_words(result.duration_ns / 1e9)}")
+
+
+def _model_info(path: Path, as_json: bool) -> None:
+    from dataclasses import asdict
+
+    from ropes_ros.encoder import load_encoder
+
+    encoder = load_encoder(path)
+    content = {**asdict(encoder.info), "sha256": encoder.sha256, "execution_providers": encoder.providers}
+    if as_json:
+        print_json(content)
+        return
+    noise = f"{encoder.info.level_label_noise:.3f} half ranges"
+    print_facts(
+        {
+            "model": encoder.path,
+            "robot": f"{encoder.info.robot} ({', '.join(encoder.info.joint_names)})",
+            "camera": "{}x{}".format(*encoder.info.camera_size),
+            "supervision": f"levels worth a position label with a standard deviation of {noise}; no measured pose",
+            "calibration": encoder.info.calibration,
+            "made by": encoder.info.producer,
+            "runs on": ", ".join(encoder.providers),
+            "sha256": encoder.sha256,
+        }
+    )
+    print_table(["held-out figure", "value"], [(name, f"{value:.4g}") for name, value in encoder.info.figures.items()])
+
+
+def _bag_info(path: Path, as_json: bool) -> None:
+    from ropes_ros.bags import open_bag
+
+    with open_bag(path) as bag:
+        header = bag.header
+        content: dict[str, Any] = {
+            "path": str(bag.path),
+            "seconds": (bag.end_ns - bag.start_ns) / 1e9,
+            "topics": [topic._asdict() for topic in bag.topics.values()],
+            "intervention": None
+            if header is None
+            else {
+                "schema_version": header.schema_version,
+                "state": header.state,
+                "robot": header.robot,
+                "schedule_hash": header.schedule_hash,
+                "drops": dict(header.drops),
+            },
+        }
+    if as_json:
+        print_json(content)
+        return
+    facts: dict[str, object] = {"bag": path, "duration": in_words(content["seconds"])}
+    if header is None:
+        facts["kind"] = "recorded elsewhere: holds no schedule"
+    else:
+        facts["kind"] = f"intervention bag, version {header.schema_version}, {header.state}"
+        facts["robot"] = header.robot
+        facts["schedule"] = (header.schedule_hash or "none")[:16]
+        facts["lost messages"] = sum(header.drops.values())
+    print_facts(facts)
+    print_table(
+        ["topic", "type", "messages"],
+        [(topic["name"], topic["type_name"], topic["count"]) for topic in content["topics"]],
+    )

@@ -1,0 +1,206 @@
+"""`ropes sim`, `ropes record`, `ropes estimate`: start the nodes, under ROS 2 or standalone; estimate over a bag."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ropes_ros.cli.output import Json, RobotOption, console, in_words, print_facts, print_json, print_table
+from ropes_ros.errors import BagError, ModelError, RopesError, ScheduleError
+from ropes_ros.processes import Processes, has_ros, node_command
+
+if TYPE_CHECKING:
+    from ropes_ros.evaluation import Estimates
+
+SIM_TIME = typer.Option("--sim-time", help="Take the time from /clock (a simulation publishes it).")
+
+
+def sim(
+    robot: RobotOption = "arm6",
+    width: Annotated[int, typer.Option(min=16, help="Image width in pixels.")] = 320,
+    height: Annotated[int, typer.Option(min=16, help="Image height in pixels.")] = 240,
+    rate: Annotated[float, typer.Option(min=0.1, help="Images per simulated second.")] = 30.0,
+    clock: Annotated[bool, typer.Option("--clock", help="Publish /clock and stamp with simulation time.")] = False,
+    real_time_factor: Annotated[
+        float, typer.Option(min=0.0, help="Simulated seconds per second; 0 is as fast as possible (with --clock).")
+    ] = 1.0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the simulator's random texture.")] = 0,
+) -> None:
+    """Run the built-in simulated arm with its camera, until Ctrl-C."""
+    parameters = {
+        "robot": robot,
+        "camera_width": width,
+        "camera_height": height,
+        "camera_rate": rate,
+        "publish_clock": clock,
+        "real_time_factor": real_time_factor,
+        "seed": seed,
+    }
+    _run_until_interrupted(node_command("sim_arm", parameters))
+
+
+def record(
+    path: Annotated[Path, typer.Argument(help="Folder of the new bag; must not exist.")],
+    schedule: Annotated[Path, typer.Option(help="Schedule to command (`ropes schedule make --save`).")],
+    robot: RobotOption = "arm6",
+    image_topic: Annotated[str, typer.Option(help="Camera topic to record.")] = "camera/image_raw",
+    command_type: Annotated[
+        str, typer.Option(help="Type of joint_command: JointTrajectory, Float64MultiArray or JointState.")
+    ] = "JointTrajectory",
+    command: Annotated[
+        bool, typer.Option("--command/--no-command", help="Also command the schedule; the recording ends with it.")
+    ] = True,
+    sim_time: Annotated[bool, SIM_TIME] = False,
+) -> None:
+    """Command a schedule and record what the camera sees into an intervention bag."""
+    if path.exists():
+        raise BagError(f"{path} exists; name a folder that does not, recordings are never overwritten")
+    if not schedule.is_file():
+        raise ScheduleError(f"{schedule} does not exist; make one with `ropes schedule make --save {schedule}`")
+    common = {"robot": robot, "schedule": str(schedule), "use_sim_time": sim_time}
+    recorder = node_command("recorder", {**common, "path": str(path), "image_topic": image_topic})
+    if not command:
+        _run_until_interrupted(recorder)
+        return
+    commander = node_command(
+        "commander",
+        {**common, "command_type": command_type, "exit_when_done": True, "wait_for_recorder": True},
+    )
+    with Processes() as processes:
+        try:
+            recording = processes.start(recorder)
+            status = processes.wait(processes.start(commander))
+            status = processes.stop(recording) or status
+        except KeyboardInterrupt:
+            console.print("interrupted: closing the bag")
+            status = 130
+    if status:
+        raise typer.Exit(status)
+    console.print(f"recorded {path}; look at it with `ropes info {path}`")
+
+
+def estimate(
+    source: Annotated[str, typer.Argument(metavar="BAG_OR_TOPIC", help="A bag, or the camera topic to watch.")],
+    model: Annotated[Path, typer.Option("--model", "-m", help="Folder of the model, or its model.onnx.")],
+    robot: RobotOption = "arm6",
+    csv_path: Annotated[
+        Path | None, typer.Option("--csv", help="Over a bag: write one row a frame to this file, - for stdout.")
+    ] = None,
+    require_gpu: Annotated[bool, typer.Option("--require-gpu", help="Refuse to run without a GPU.")] = False,
+    publish_tf: Annotated[bool, typer.Option("--tf", help="Live: publish the estimated tip on /tf.")] = False,
+    sim_time: Annotated[bool, SIM_TIME] = False,
+    as_json: Json = False,
+) -> None:
+    """Estimate joint angles: over a bag, or live from a camera topic until Ctrl-C."""
+    if not model.exists():
+        raise ModelError(f"{model} does not exist; name a model's folder, or make one with `ropes export`")
+    if Path(source).exists():
+        _estimate_bag(Path(source), model, robot, csv_path, require_gpu, as_json)
+        return
+    if source.endswith((".mcap", ".db3")) or source.startswith((".", "~")):
+        raise BagError(f"{source} does not exist; name a bag, or a camera topic such as camera/image_raw")
+    parameters = {
+        "model": str(model),
+        "robot": robot,
+        "image_topic": source,
+        "require_gpu": require_gpu,
+        "publish_tf": publish_tf,
+        "use_sim_time": sim_time,
+    }
+    _run_until_interrupted(node_command("estimator", parameters))
+
+
+def _run_until_interrupted(command: list[str]) -> None:
+    console.print(f"runtime: {'ROS 2 (rclpy)' if has_ros() else 'standalone'}; stop with Ctrl-C")
+    with Processes() as processes:
+        try:
+            status = processes.wait(processes.start(command))
+        except KeyboardInterrupt:
+            status = 0
+    if status:
+        raise typer.Exit(status)
+
+
+def _estimate_bag(
+    bag_path: Path,
+    model: Path,
+    robot: str,
+    csv_path: Path | None,
+    require_gpu: bool,
+    as_json: bool,
+) -> None:
+    from ropes_ros.encoder import load_encoder
+    from ropes_ros.evaluation import estimate_bag
+
+    encoder = load_encoder(model, robot=robot, require_gpu=require_gpu)
+    estimates = estimate_bag(encoder, bag_path)
+    if csv_path is not None:
+        _write_csv(estimates, encoder.info.joint_names, csv_path)
+        if str(csv_path) == "-":
+            return
+    content = _summary(estimates, encoder.info.joint_names)
+    if as_json:
+        print_json({**content, "execution_providers": encoder.providers})
+        return
+    print_facts(
+        {
+            "frames": content["frames"],
+            "span": in_words(content["span_s"]),
+            "novel frames": f"{content['novel_share']:.1%} (novelty above 1; 1 % is usual)",
+            "runs on": encoder.providers[0],
+        }
+    )
+    print_table(
+        ["joint", "min deg", "mean deg", "max deg", "mean std deg"],
+        [
+            (joint["name"], *(f"{joint[key]:.1f}" for key in ("min_deg", "mean_deg", "max_deg", "std_deg")))
+            for joint in content["joints"]
+        ],
+    )
+
+
+def _summary(estimates: Estimates, joint_names: tuple[str, ...]) -> dict[str, Any]:
+    import numpy as np
+
+    degrees, stds = np.degrees(estimates.position), np.degrees(estimates.std)
+    return {
+        "frames": len(degrees),
+        "span_s": float(estimates.stamps_ns[-1] - estimates.stamps_ns[0]) / 1e9,
+        "novel_share": float((estimates.novelty > 1.0).mean()),
+        "joints": [
+            {
+                "name": name,
+                "min_deg": float(degrees[:, index].min()),
+                "mean_deg": float(degrees[:, index].mean()),
+                "max_deg": float(degrees[:, index].max()),
+                "std_deg": float(stds[:, index].mean()),
+            }
+            for index, name in enumerate(joint_names)
+        ],
+    }
+
+
+def _write_csv(estimates: Estimates, joint_names: tuple[str, ...], path: Path) -> None:
+    """One row a frame: stamp in ns, positions and standard deviations in rad, novelty."""
+    header = [
+        "stamp_ns",
+        *(f"{name}.position" for name in joint_names),
+        *(f"{name}.std" for name in joint_names),
+        "novelty",
+    ]
+    try:
+        stream = sys.stdout if str(path) == "-" else path.open("w", newline="", encoding="utf-8")
+    except OSError as error:
+        raise RopesError(f"{path} cannot be written ({error.strerror}); name another file for --csv") from None
+    writer = csv.writer(stream)
+    writer.writerow(header)
+    for stamp, position, std, novelty in zip(
+        estimates.stamps_ns, estimates.position, estimates.std, estimates.novelty, strict=True
+    ):
+        writer.writerow([int(stamp), *(f"{value:.6f}" for value in (*position, *std, novelty))])
+    if stream is not sys.stdout:
+        stream.close()

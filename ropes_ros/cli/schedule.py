@@ -1,0 +1,174 @@
+"""`ropes schedule`: make schedules of interventions, and show what they command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ropes_ros.cli.output import Json, RobotOption, console, in_words, print_facts, print_json, print_table
+from ropes_ros.errors import ScheduleError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from ropes_ros.regimes import Levels, Schedule
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Make a schedule (which joint follows which known density when), or show one.",
+)
+
+BINS = 32
+BARS = " ▁▂▃▄▅▆▇█"
+
+
+@app.command()
+def make(
+    robot: RobotOption = "arm6",
+    minutes: Annotated[float, typer.Option(min=0.1, help="Length of the recording in minutes.")] = 20.0,
+    design: Annotated[
+        str, typer.Option(help="factorial: all joints at once, independently; single_joint: one after the other.")
+    ] = "factorial",
+    levels: Annotated[
+        str | None,
+        typer.Option(
+            help="bumps:N (N overlapping bumps) or tilts:T (two exponential tilts of strength T); "
+            "by default bumps:8, for single_joint tilts:2."
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Source of all that is drawn at random.")] = 0,
+    save: Annotated[Path | None, typer.Option(help="Write the schedule to this YAML file.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Make a schedule, show it, and write it to a file with --save."""
+    from ropes_ros.regimes import make_schedule
+    from ropes_ros.robot import load_robot
+
+    schedule = make_schedule(
+        load_robot(robot), design=design, levels=_levels(levels, design), duration_s=60.0 * minutes, seed=seed
+    )
+    if save is not None:
+        schedule.save(save)
+    _show(schedule, as_json)
+    if save is not None and not as_json:
+        console.print(f"written to {save}")
+
+
+@app.command()
+def show(
+    path: Annotated[Path, typer.Argument(help="Schedule (YAML).")],
+    as_json: Json = False,
+) -> None:
+    """Show a schedule: segments, labelled share of time, designed and commanded occupancy."""
+    from ropes_ros.regimes import Schedule
+
+    _show(Schedule.load(path), as_json)
+
+
+def _levels(text: str | None, design: str) -> Levels | None:
+    """Parse `bumps:8` or `tilts:2`; None leaves the choice to the design."""
+    from ropes_ros.regimes import Levels
+
+    if text is None:
+        return None
+    kind, _, number = text.partition(":")
+    try:
+        if kind == "bumps":
+            return Levels.bumps(int(number))
+        if kind == "tilts":
+            return Levels.tilts(float(number), observational=design == "single_joint")
+    except ValueError:
+        pass
+    raise ScheduleError(f"--levels {text}: unknown; write bumps:N (as bumps:8) or tilts:T (as tilts:2)")
+
+
+def summary(schedule: Schedule) -> dict[str, Any]:
+    """What a schedule commands, as plain values."""
+    designed, commanded = occupancies(schedule)
+    joints = []
+    for index, name in enumerate(schedule.joint_names):
+        segments = [segment for segment in schedule.segments if segment.joint == index]
+        labelled = sum(segment.end_ns - segment.start_ns for segment in segments)
+        joints.append(
+            {
+                "name": name,
+                "segments": len(segments),
+                "labelled": labelled / schedule.duration_ns,
+                "designed_occupancy": designed.round(4).tolist(),
+                "commanded_occupancy": commanded[index].round(4).tolist(),
+            }
+        )
+    return {
+        "robot": schedule.robot,
+        "design": schedule.design,
+        "levels": list(schedule.levels.ids),
+        "label_noise_half_ranges": schedule.levels.label_noise(),
+        "seed": schedule.seed,
+        "duration_s": schedule.duration_ns / 1e9,
+        "segments": len(schedule.segments),
+        "hash": schedule.hash,
+        "joints": joints,
+    }
+
+
+def occupancies(schedule: Schedule) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Share of time in each of `BINS` equal parts of [-1, 1], the levels weighing the same.
+
+    Returns:
+        As designed, float64 [BINS], and as really commanded per joint, float64 [J, BINS]; each sums to 1.
+    """
+    import numpy as np
+
+    edges = np.linspace(-1.0, 1.0, BINS + 1)
+    designed = np.mean(
+        [np.diff(schedule.levels[level].cdf(edges)) for level in schedule.levels.ids], axis=0
+    )
+    density = schedule.commanded.mean(axis=1)
+    steps = np.diff(schedule.grid) * 0.5 * (density[:, 1:] + density[:, :-1])
+    below = np.concatenate([np.zeros((len(density), 1)), np.cumsum(steps, axis=1)], axis=1)
+    commanded = np.array([np.diff(np.interp(edges, schedule.grid, row)) for row in below])
+    return designed / designed.sum(), commanded / commanded.sum(axis=1, keepdims=True)
+
+
+def _show(schedule: Schedule, as_json: bool) -> None:
+    content = summary(schedule)
+    if as_json:
+        print_json(content)
+        return
+    print_facts(
+        {
+            "robot": content["robot"],
+            "design": f"{content['design']}, levels {', '.join(content['levels'])}",
+            "supervision": f"a level is worth a position label with a standard deviation of "
+            f"{content['label_noise_half_ranges']:.3f} half ranges; no measured pose",
+            "duration": in_words(content["duration_s"]),
+            "hash": content["hash"][:16],
+        }
+    )
+    peak = max(max(joint["designed_occupancy"] + joint["commanded_occupancy"]) for joint in content["joints"])
+    print_table(
+        ["joint", "segments", "labelled", "designed occupancy", "commanded occupancy", "moved mass"],
+        [
+            (
+                joint["name"],
+                joint["segments"],
+                f"{joint['labelled']:.0%}",
+                _bars(joint["designed_occupancy"], peak),
+                _bars(joint["commanded_occupancy"], peak),
+                f"{_moved(joint['designed_occupancy'], joint['commanded_occupancy']):.1%}",
+            )
+            for joint in content["joints"]
+        ],
+    )
+
+
+def _bars(shares: list[float], peak: float) -> str:
+    return "".join(BARS[round(share / peak * (len(BARS) - 1))] for share in shares)
+
+
+def _moved(designed: list[float], commanded: list[float]) -> float:
+    """Total variation distance: the share of time that is spent elsewhere than designed."""
+    return 0.5 * sum(abs(a - b) for a, b in zip(designed, commanded, strict=True))

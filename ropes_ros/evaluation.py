@@ -1,0 +1,150 @@
+"""Comparing estimates with measured joint angles: of a model over a bag, or of a running estimator recorded in one.
+
+This is where measured angles (joint_states) are read. Nothing under `learning/` imports this module.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ropes_ros.bags import Bag, open_bag
+from ropes_ros.cdr import header_stamp, parse_compressed_image, parse_image
+from ropes_ros.encoder import Encoder
+from ropes_ros.errors import BagError
+from ropes_ros.images import compressed_to_rgb, to_rgb
+from ropes_ros.metrics import JointMetrics, coverage, joint_metrics
+from ropes_ros.robot import Robot, load_robot
+from ropes_ros.truth import load_truth
+
+BATCH = 32
+
+
+@dataclass(frozen=True)
+class Estimates:
+    """Estimates with their stamps.
+
+    Attributes:
+        stamps_ns: Stamp of each image, int64 [N].
+        position: float64 [N, J], rad.
+        std: float64 [N, J], rad; empty [0, J] when the source holds none.
+        novelty: float64 [N]; empty when the source holds none.
+    """
+
+    stamps_ns: NDArray[np.int64]
+    position: NDArray[np.float64]
+    std: NDArray[np.float64]
+    novelty: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Estimates beside the truth.
+
+    Attributes:
+        estimates: What was estimated.
+        truth: Measured joint angles at the same stamps, float64 [N, J], rad.
+        metrics: Errors.
+        coverage: Share of frames within one and within two std per joint, by "1" and "2"; empty without std.
+    """
+
+    estimates: Estimates
+    truth: NDArray[np.float64]
+    metrics: JointMetrics
+    coverage: dict[str, NDArray[np.float64]]
+
+
+def read_images(bag: Bag) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+    """Stamp in nanoseconds and RGB pixels, uint8 [H, W, 3], of every image of a bag, in recorded order."""
+    topic = bag.topic("image")
+    compressed = bag.topics[topic].type_name.endswith("CompressedImage")
+    for message in bag.messages([topic]):
+        if compressed:
+            packed = parse_compressed_image(message.data)
+            yield packed.stamp_ns, compressed_to_rgb(packed.data, f"{bag.path}: {topic}")
+        else:
+            raw = parse_image(message.data)
+            yield raw.stamp_ns, to_rgb(raw.data, raw.height, raw.width, raw.encoding, raw.step)
+
+
+def estimate_bag(encoder: Encoder, bag_path: Path) -> Estimates:
+    """Run a model over all images of a bag; joint_states are not read.
+
+    Raises:
+        BagError: No images.
+        ModelError: Images of another size than the model's.
+    """
+    stamps: list[int] = []
+    parts: list[tuple[NDArray[np.float32], ...]] = []
+    pending: list[NDArray[np.uint8]] = []
+
+    def flush() -> None:
+        if pending:
+            parts.append(tuple(encoder.run(np.stack(pending))))
+            pending.clear()
+
+    with open_bag(bag_path) as bag:
+        for stamp_ns, image in read_images(bag):
+            stamps.append(stamp_ns)
+            pending.append(image)
+            if len(pending) == BATCH:
+                flush()
+    flush()
+    position, std, novelty = (np.concatenate(column).astype(np.float64) for column in zip(*parts, strict=True))
+    return Estimates(np.asarray(stamps, dtype=np.int64), position, std, novelty)
+
+
+def evaluate(encoder: Encoder, bag_path: Path) -> Evaluation:
+    """Run a model over a bag and compare it with the bag's joint_states.
+
+    Raises:
+        BagError: No images or no joint_states in the bag.
+    """
+    return compare(load_robot(encoder.info.robot), estimate_bag(encoder, bag_path), bag_path)
+
+
+def compare(robot: Robot, estimates: Estimates, bag_path: Path) -> Evaluation:
+    """Compare estimates with a bag's joint_states at the estimates' stamps."""
+    truth = load_truth(bag_path, estimates.stamps_ns, joint_names=robot.joint_names)
+    within = {
+        str(sigmas): coverage(estimates.position, estimates.std, truth, float(sigmas))
+        for sigmas in (1, 2)
+        if len(estimates.std)
+    }
+    return Evaluation(estimates, truth, joint_metrics(robot, estimates.position, truth), within)
+
+
+def read_published(bag_path: Path, topic: str, joint_names: tuple[str, ...]) -> tuple[Estimates, NDArray[np.float64]]:
+    """Estimates that a running estimator published as JointState and a recorder put into a bag.
+
+    Args:
+        bag_path: The bag.
+        topic: Topic of the estimator's joint states.
+        joint_names: Joint order of the result.
+
+    Returns:
+        The estimates, and for each the time in ms from its stamp to the recorder's receipt (an upper bound of the
+        latency until publication), float64 [N].
+
+    Raises:
+        BagError: No such topic or no message on it.
+    """
+    stamps, positions, delays = [], [], []
+    with open_bag(bag_path, topics={"estimate": topic}) as bag:
+        name = bag.topic("estimate")
+        for message in bag.messages([name]):
+            state = bag.deserialize(message.data, bag.topics[name].type_name)
+            by_name = dict(zip(state.name, state.position, strict=True))
+            if not set(joint_names) <= set(by_name):
+                raise BagError(f"{bag_path}: {name} lacks joint {sorted(set(joint_names) - set(by_name))[0]!r}")
+            stamp_ns = header_stamp(message.data)
+            stamps.append(stamp_ns)
+            positions.append([by_name[joint] for joint in joint_names])
+            delays.append((message.log_time_ns - stamp_ns) * 1e-6)
+    nothing = np.empty((0, len(joint_names)))
+    estimates = Estimates(np.asarray(stamps, dtype=np.int64), np.asarray(positions), nothing, np.empty(0))
+    return estimates, np.asarray(delays)

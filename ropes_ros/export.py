@@ -1,0 +1,211 @@
+"""From a checkpoint to `models/NAME/model.onnx` and its card: preprocessing goes into the graph, parity is proved."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ropes_ros import __version__
+from ropes_ros.dataset import area_weights
+from ropes_ros.encoder import INPUT, METADATA_KEY, OUTPUTS, SCHEMA_VERSION, Encoder, ModelInfo, file_sha256
+from ropes_ros.errors import ModelError, RuntimeSetupError, TrainingError
+from ropes_ros.learning.calibrate import Calibration
+from ropes_ros.learning.networks import AngleNet
+from ropes_ros.learning.train import load_checkpoint
+from ropes_ros.robot import Robot, load_robot
+
+OPSET = 17
+PARITY_RAD = 1e-3
+"""Largest difference between torch and onnxruntime that an export may show, rad."""
+
+
+class DeployedEncoder(nn.Module):
+    """The whole way from a camera image to radians, as one graph.
+
+    Args:
+        net: Trained network.
+        calibration: Its constants.
+        robot: Gives home, half ranges and limits.
+        camera_size: (width, height) of the camera in pixels.
+    """
+
+    def __init__(
+        self, net: AngleNet, calibration: Calibration, robot: Robot, camera_size: tuple[int, int]
+    ) -> None:
+        super().__init__()
+        self.net = net
+        width, height = net.image_size
+        self.rows = _constant(area_weights(camera_size[1], height))
+        self.columns = _constant(area_weights(camera_size[0], width).T)
+        self.home, self.half_range = _constant(robot.home), _constant(robot.half_range)
+        self.lower, self.upper = _constant(robot.lower), _constant(robot.upper)
+        self.std_scale = _constant(calibration.std_scale)
+        self.feature_mean = _constant(calibration.feature_mean)
+        self.feature_axes = _constant(calibration.feature_axes / calibration.novelty_reference)
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """uint8 [N, H, W, 3] to position [N, J] rad, std [N, J] rad, novelty [N]."""
+        planes = image.permute(0, 3, 1, 2).to(torch.float32)
+        small = torch.round(self.rows @ planes @ self.columns) / 255.0
+        prediction = self.net(small)
+        position = self.home + self.half_range * prediction.angle
+        position = torch.minimum(torch.maximum(position, self.lower), self.upper)
+        std = self.half_range * self.std_scale * torch.exp(prediction.log_std)
+        novelty = ((prediction.features - self.feature_mean) @ self.feature_axes).square().sum(dim=1).sqrt()
+        return position, std, novelty
+
+
+def export(checkpoint: Path, model_dir: Path, *, robot: str | None = None) -> Path:
+    """Export a trained checkpoint.
+
+    Args:
+        checkpoint: File that `ropes_ros.learning.train.train` finished.
+        model_dir: Folder for `model.onnx` and `card.md`; made when missing, an older model in it is replaced.
+        robot: Preset, or path of a preset's YAML; needed only where the robot's name is not that of a known preset.
+
+    Returns:
+        Path of `model.onnx`.
+
+    Raises:
+        TrainingError: The checkpoint is unreadable or its training did not end.
+        ModelError: torch and onnxruntime disagree about the exported graph.
+    """
+    content = load_checkpoint(checkpoint)
+    if content["calibration"] is None:
+        raise TrainingError(f"{checkpoint}: its training did not end; continue it with `ropes train --resume`")
+    frames = content["frames"]
+    arm = load_robot(robot or frames["robot"])
+    if arm.name != frames["robot"] or list(arm.joint_names) != frames["joint_names"]:
+        raise TrainingError(
+            f"{checkpoint}: was trained on robot {frames['robot']!r} with joints {', '.join(frames['joint_names'])}; "
+            f"{robot or arm.name!r} is another robot"
+        )
+    config, calibration = content["config"], Calibration.from_dict(content["calibration"])
+    net = AngleNet(tuple(config["image_size"]), len(arm.joints), dropout=0.0)
+    net.load_state_dict(content["best"])
+    camera_size = (int(frames["camera_size"][0]), int(frames["camera_size"][1]))
+    deployed = DeployedEncoder(net, calibration, arm, camera_size).eval()
+    info = _describe(content, calibration, arm, camera_size)
+    model_dir.mkdir(parents=True, exist_ok=True)
+    temporary = model_dir / "model.partial.onnx"
+    card = model_dir / "card.partial.md"
+    try:
+        _write_graph(deployed, camera_size, temporary, info)
+        _assert_parity(deployed, camera_size, temporary)
+        card.write_text(_card(info, file_sha256(temporary)), encoding="utf-8")
+        os.replace(temporary, model_dir / "model.onnx")
+        os.replace(card, model_dir / "card.md")
+    finally:
+        temporary.unlink(missing_ok=True)
+        card.unlink(missing_ok=True)
+    Encoder(model_dir)
+    return model_dir / "model.onnx"
+
+
+def _constant(values: NDArray[np.float64]) -> nn.Parameter:
+    return nn.Parameter(torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32)), requires_grad=False)
+
+
+def _describe(
+    content: dict[str, Any], calibration: Calibration, robot: Robot, camera_size: tuple[int, int]
+) -> ModelInfo:
+    frames = content["frames"]
+    return ModelInfo(
+        schema_version=SCHEMA_VERSION,
+        robot=robot.name,
+        joint_names=tuple(robot.joint_names),
+        lower=tuple(float(value) for value in robot.lower),
+        upper=tuple(float(value) for value in robot.upper),
+        camera_size=camera_size,
+        bags=tuple(frames["bag_hash"].split("+")),
+        schedule_hash=frames["schedule_hash"],
+        levels=tuple(frames["level_ids"]),
+        level_label_noise=float(frames["level_label_noise"]),
+        calibration=(
+            "std: one factor a joint, chosen by the marginal regime likelihood of calibration spans; novelty: 1.0 is "
+            "the 99th percentile of calibration frames; no measured angle was used"
+        ),
+        figures={
+            "regime_loss_calibration": float(calibration.held_out_loss.mean()),
+            "regime_loss_floor": float(calibration.floor.mean()),
+            "training_epochs": float(len(content["history"])),
+        },
+        producer=f"ropes_ros {__version__}",
+    )
+
+
+def _write_graph(deployed: DeployedEncoder, camera_size: tuple[int, int], path: Path, info: ModelInfo) -> None:
+    try:
+        import onnx
+    except ImportError:
+        raise RuntimeSetupError("onnx is not installed; run `pip install 'ropes_ros[train]'`") from None
+    example = torch.zeros((1, camera_size[1], camera_size[0], 3), dtype=torch.uint8)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            deployed,
+            (example,),
+            str(path),
+            input_names=[INPUT],
+            output_names=list(OUTPUTS),
+            dynamic_axes={name: {0: "batch"} for name in (INPUT, *OUTPUTS)},
+            opset_version=OPSET,
+            dynamo=False,
+        )
+    model = onnx.load(str(path))
+    entry = model.metadata_props.add()
+    entry.key, entry.value = METADATA_KEY, info.to_json()
+    onnx.checker.check_model(model)
+    onnx.save(model, str(path))
+
+
+@torch.no_grad()
+def _assert_parity(deployed: DeployedEncoder, camera_size: tuple[int, int], path: Path) -> None:
+    """Compare torch and onnxruntime on noise and on smooth images of two batch sizes."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    rng = np.random.default_rng(0)
+    for count in (1, 3):
+        noise = rng.integers(0, 256, (count, camera_size[1], camera_size[0], 3)).astype(np.uint8)
+        ramp = np.broadcast_to(np.linspace(0, 255, camera_size[0])[None, None, :, None], noise.shape).astype(np.uint8)
+        for images in (noise, ramp):
+            expected = deployed(torch.from_numpy(np.ascontiguousarray(images)))
+            found = session.run(list(OUTPUTS), {INPUT: np.ascontiguousarray(images)})
+            for name, ours, theirs in zip(OUTPUTS, expected, found, strict=True):
+                error = float(np.abs(ours.numpy() - theirs).max() / (1.0 + np.abs(ours.numpy()).max()))
+                if not error < PARITY_RAD:
+                    raise ModelError(f"{path}: output {name} differs between torch and onnxruntime by {error:.2g}")
+
+
+def _card(info: ModelInfo, digest: str) -> str:
+    """The model card: what the file is, for whom, and how good."""
+    figures = "\n".join(f"| {name} | {value:.4f} |" for name, value in sorted(info.figures.items()))
+    return f"""# Joint angle encoder for {info.robot}
+
+SHA-256 of model.onnx: `{digest}`
+
+This model belongs to one robot (**{info.robot}**) and to the one camera placement that its training bags show. Move
+the camera, and it must be trained again.
+
+- Input `image`: uint8 [N, {info.camera_size[1]}, {info.camera_size[0]}, 3], RGB, as the camera gives it.
+- Outputs: `position` and `std`, float32 [N, {len(info.joint_names)}], rad; `novelty`, float32 [N], above 1.0 unlike
+  99 % of held-out frames.
+- Joints: {", ".join(info.joint_names)}.
+- Supervision: no measured pose. Commanded levels ({len(info.levels)} densities), statistically a position label with
+  a standard deviation of {info.level_label_noise:.3f} half ranges.
+- Calibration: {info.calibration}.
+- Trained on bags {", ".join(bag[:16] for bag in info.bags)}; schedule {info.schedule_hash[:16]}.
+- Producer: {info.producer}; model schema version {info.schema_version}.
+
+| held-out figure | value |
+|---|---|
+{figures}
+"""

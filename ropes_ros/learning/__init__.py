@@ -1,0 +1,1 @@
+"""Learning from regimes: the only room, with `ropes_ros.export`, that imports torch."""

@@ -1,0 +1,1 @@
+"""The ROS 2 nodes: thin, idiomatic rclpy; what can be said without ROS lives in the rooms below."""

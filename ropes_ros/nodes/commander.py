@@ -1,0 +1,315 @@
+"""The commander node: commands a schedule's motion (or waypoints) and announces the regimes it is in.
+
+Commands go out ahead of time and end in a stop; see `ropes_ros.streaming`, which decides what is said when.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import rclpy
+from builtin_interfaces.msg import Duration as DurationMsg
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from rclpy.clock import Clock, ClockType
+from rclpy.duration import Duration
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.qos import QoSDurabilityPolicy, QoSProfile, QoSReliabilityPolicy, qos_profile_sensor_data
+from sensor_msgs.msg import JointState
+from std_msgs.msg import Float64MultiArray
+from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
+
+from ropes_ros.errors import RopesError, ScheduleError
+from ropes_ros.motion import Motion, Trajectory, WaypointMotion
+from ropes_ros.nodes.common import NANOSECONDS, described, diagnostics, run, to_stamp
+from ropes_ros.regimes import Schedule, regime_to_msg
+from ropes_ros.robot import Robot, load_robot
+from ropes_ros.streaming import CommandStream, Points, Update
+
+COMMAND_TYPES = {
+    "JointTrajectory": JointTrajectory,
+    "Float64MultiArray": Float64MultiArray,
+    "JointState": JointState,
+}
+STREAM_HORIZON_NS = NANOSECONDS // 2
+"""How far ahead labels reach where targets are sent one by one: what a label may be worth after a crash."""
+JOINT_STATES_WAIT_NS = 2 * NANOSECONDS
+REGIME_DEPTH = 100
+"""Regimes of several seconds go out at once; none may push another out before it is delivered."""
+GOODBYE = Duration(seconds=1.0)
+
+
+class Commander(LifecycleNode):
+    """Commands the robot and announces regimes; see docs/interface.md for topics and parameters."""
+
+    def __init__(self) -> None:
+        super().__init__("commander")
+        for name, default, descriptor in (
+            ("robot", "arm6", described("Robot preset to command", read_only=True)),
+            ("schedule", "", described("Schedule (YAML) to command", read_only=True)),
+            ("motion", "schedule", described("schedule, or waypoints: random poses, no regimes", read_only=True)),
+            (
+                "seed",
+                0,
+                described("Seed of the waypoints", integer_bounds=(0, 2**31 - 1), read_only=True),
+            ),
+            (
+                "duration",
+                60.0,
+                described("Length of the waypoint motion in s", bounds=(5.0, 86400.0), read_only=True),
+            ),
+            (
+                "command_type",
+                "JointTrajectory",
+                described(f"Message type of joint_command: {', '.join(COMMAND_TYPES)}", read_only=True),
+            ),
+            (
+                "horizon",
+                3.0,
+                described("How far ahead trajectories reach in s", bounds=(0.5, 30.0), read_only=True),
+            ),
+            (
+                "chunk",
+                0.5,
+                described("Time between trajectories in s", bounds=(0.05, 5.0), read_only=True),
+            ),
+            (
+                "point_rate",
+                50.0,
+                described("Points, or single targets, per s", bounds=(5.0, 1000.0), read_only=True),
+            ),
+            ("exit_when_done", False, described("End the process after the motion", read_only=True)),
+            (
+                "wait_for_recorder",
+                False,
+                described("Begin only when somebody listens to ropes/regime", read_only=True),
+            ),
+        ):
+            self.declare_parameter(name, default, descriptor)
+        self._stream: CommandStream | None = None
+        self._position: npt.NDArray[np.float64] | None = None
+        self._asked_ns: int | None = None
+        self._timers: list[Any] = []
+        self._joint_states: Any = None
+        self._finished = False
+        self._steady = Clock(clock_type=ClockType.STEADY_TIME)
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Load robot and schedule; nothing is sent yet."""
+        try:
+            self._robot: Robot = load_robot(self._value("robot"))
+            self._schedule, self._motion = self._load_motion()
+            self._command_type: str = self._value("command_type")
+            if self._command_type not in COMMAND_TYPES:
+                raise ScheduleError(
+                    f"parameter command_type is '{self._command_type}': known are {', '.join(COMMAND_TYPES)}"
+                )
+            if self._value("horizon") < 2.0 * self._value("chunk"):
+                raise ScheduleError("parameter horizon must be at least twice the parameter chunk")
+        except RopesError as error:
+            self.get_logger().error(str(error))
+            return TransitionCallbackReturn.FAILURE
+        self._streamed = self._command_type != "JointTrajectory"
+        self._commands = self.create_lifecycle_publisher(COMMAND_TYPES[self._command_type], "joint_command", 10)
+        latched = QoSProfile(
+            depth=REGIME_DEPTH,
+            reliability=QoSReliabilityPolicy.RELIABLE,
+            durability=QoSDurabilityPolicy.TRANSIENT_LOCAL,
+        )
+        self._regimes = self.create_lifecycle_publisher(DiagnosticArray, "ropes/regime", latched)
+        self._diagnostics = self.create_lifecycle_publisher(DiagnosticArray, "/diagnostics", 10)
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Begin to wait for listeners, then to command."""
+        super().on_activate(state)
+        self._stream = self._position = self._asked_ns = None
+        self._finished = False
+        self._joint_states = self.create_subscription(
+            JointState, "joint_states", self._on_joint_states, qos_profile_sensor_data
+        )
+        period = 1.0 / self._value("point_rate") if self._streamed else self._value("chunk")
+        self._timers = [
+            self.create_timer(period, self._tick),
+            self.create_timer(1.0, self._report, clock=self._steady),
+        ]
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Stop the robot."""
+        self._stop()
+        super().on_deactivate(state)
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Let go of what on_configure made."""
+        for publisher in (self._commands, self._regimes, self._diagnostics):
+            self.destroy_publisher(publisher)
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Stop the robot."""
+        self._stop()
+        return TransitionCallbackReturn.SUCCESS
+
+    def _value(self, name: str) -> Any:
+        return self.get_parameter(name).value
+
+    def _load_motion(self) -> tuple[Schedule | None, Motion]:
+        kind, path = self._value("motion"), self._value("schedule")
+        if kind == "waypoints":
+            return None, WaypointMotion(self._robot, self._value("seed"), self._value("duration"))
+        if kind != "schedule":
+            raise ScheduleError(f"parameter motion is '{kind}': known are schedule, waypoints")
+        if not path:
+            raise ScheduleError("parameter schedule is empty: give it a schedule (`ropes schedule make --save PATH`)")
+        schedule = Schedule.load(path)
+        try:
+            return schedule, Trajectory(self._robot, schedule)
+        except ScheduleError as error:
+            raise ScheduleError(f"{path}: {error}") from None
+
+    def _now(self) -> int:
+        return int(self.get_clock().now().nanoseconds)
+
+    def _on_joint_states(self, message: JointState) -> None:
+        """Note where the robot is before the motion begins."""
+        measured = dict(zip(message.name, message.position, strict=False))
+        if all(name in measured for name in self._robot.joint_names):
+            self._position = np.array([measured[name] for name in self._robot.joint_names])
+
+    def _missing(self, now_ns: int) -> str:
+        """What has to be waited for; empty when nothing."""
+        if now_ns == 0:
+            return "the first /clock"
+        if self._commands.get_subscription_count() == 0:
+            return "somebody who listens to joint_command"
+        if self._value("wait_for_recorder") and self._regimes.get_subscription_count() == 0:
+            return "a recorder that listens to ropes/regime"
+        if self._asked_ns is None:
+            self._asked_ns = now_ns
+        if self._position is None and now_ns < self._asked_ns + JOINT_STATES_WAIT_NS:
+            return "the robot's position on joint_states, for up to 2 s"
+        return ""
+
+    def _tick(self) -> None:
+        now_ns = self._now()
+        if self._stream is None:
+            if self._missing(now_ns):
+                return
+            self._begin(now_ns)
+        stream = self._stream
+        assert stream is not None
+        late = stream.late
+        update = stream.update(now_ns)
+        if update is not None:
+            self._publish(update)
+        if stream.late > late:
+            self.get_logger().warning("commands came too late: the robot stopped, and is led back unlabelled")
+        if self._streamed and not self._finished:
+            (position,), (velocity,) = stream.states_at(np.array([now_ns]))
+            self._commands.publish(self._target(now_ns, position, velocity))
+        if stream.done(now_ns) and not self._finished:
+            self._finish()
+
+    def _begin(self, now_ns: int) -> None:
+        """Everybody listens: start from where the robot is."""
+        if self._position is None:
+            self.get_logger().info("no joint_states: the robot is taken to be at home")
+        self._stream = CommandStream(
+            self._robot,
+            self._motion,
+            self._schedule,
+            horizon_ns=STREAM_HORIZON_NS if self._streamed else round(self._value("horizon") * NANOSECONDS),
+            point_ns=round(NANOSECONDS / self._value("point_rate")),
+            streamed=self._streamed,
+        )
+        self._stream.start(now_ns, self._position)
+        self.destroy_subscription(self._joint_states)
+        self._joint_states = None
+        self.get_logger().info(f"commanding {self._motion.duration_ns / NANOSECONDS:.0f} s")
+
+    def _publish(self, update: Update) -> None:
+        if not self._streamed:
+            self._commands.publish(self._trajectory(update.points))
+        for regime in update.regimes:
+            self._regimes.publish(regime_to_msg(regime, self._robot.joint_names))
+
+    def _trajectory(self, points: Points) -> JointTrajectory:
+        first_ns = int(points.times_ns[0])
+        message = JointTrajectory()
+        message.header.stamp = to_stamp(first_ns)
+        message.joint_names = list(self._robot.joint_names)
+        rows = zip(points.times_ns.tolist(), points.positions.tolist(), points.velocities.tolist(), strict=True)
+        message.points = [
+            JointTrajectoryPoint(
+                positions=positions,
+                velocities=velocities,
+                time_from_start=DurationMsg(
+                    sec=(time_ns - first_ns) // NANOSECONDS, nanosec=(time_ns - first_ns) % NANOSECONDS
+                ),
+            )
+            for time_ns, positions, velocities in rows
+        ]
+        return message
+
+    def _target(
+        self, now_ns: int, position: npt.NDArray[np.float64], velocity: npt.NDArray[np.float64]
+    ) -> JointState | Float64MultiArray:
+        if self._command_type == "Float64MultiArray":
+            return Float64MultiArray(data=position.tolist())
+        message = JointState(name=list(self._robot.joint_names), position=position.tolist(), velocity=velocity.tolist())
+        message.header.stamp = to_stamp(now_ns)
+        return message
+
+    def _finish(self) -> None:
+        """All is said: report it, and end the process if it is to end with the motion."""
+        self._finished = True
+        self.get_logger().info("done")
+        self._report()
+        if self._value("exit_when_done"):
+            for publisher in (self._regimes, self._diagnostics):
+                publisher.wait_for_all_acked(GOODBYE)
+            rclpy.try_shutdown()
+
+    def _stop(self) -> None:
+        """Brake, if the robot is moving, and end all timers."""
+        for timer in self._timers:
+            self.destroy_timer(timer)
+        self._timers = []
+        if self._joint_states is not None:
+            self.destroy_subscription(self._joint_states)
+            self._joint_states = None
+        if self._stream is not None and not self._finished and rclpy.ok():
+            self._publish(self._stream.halt(self._now()))
+        self._stream = None
+
+    def _report(self) -> None:
+        """Publish state, progress and late chunks."""
+        now_ns = self._now()
+        stream = self._stream
+        values: dict[str, object] = {"state": "waiting", "progress": "0.000", "late_chunks": 0}
+        level, message = DiagnosticStatus.OK, "done" if self._finished else "running"
+        if stream is None:
+            message = f"waiting for {self._missing(now_ns) or 'the next tick'}"
+        else:
+            values = {
+                "state": message,
+                "progress": f"{stream.progress(now_ns):.3f}",
+                "late_chunks": stream.late,
+                "start_ns": stream.start_ns,
+            }
+            if stream.late:
+                level, message = DiagnosticStatus.WARN, f"{message}; {stream.late} times too late to be followed"
+        values["schedule_hash"] = "" if self._schedule is None else self._schedule.hash
+        self._diagnostics.publish(diagnostics(now_ns, f"{self.get_name()}: motion", level, message, values))
+
+
+def main(args: list[str] | None = None) -> int:
+    """Entry point."""
+    return run(Commander, args)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

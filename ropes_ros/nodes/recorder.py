@@ -1,0 +1,367 @@
+"""The recorder node: writes the camera, the commands and the regimes into an intervention bag.
+
+Messages go into the bag as they came over the wire, header stamps untouched. The log time is the receive time
+by the node's clock: the system's clock, or the simulation's with `use_sim_time`. So log time minus header
+stamp bounds a message's latency from above wherever both use the system's clock.
+"""
+
+from __future__ import annotations
+
+import importlib
+import time
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from rclpy.clock import Clock, ClockType
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.qos import QoSDurabilityPolicy, QoSHistoryPolicy, QoSProfile, QoSReliabilityPolicy
+
+from ropes_ros.bags import BagWriter, OfferedQos
+from ropes_ros.cdr import header_stamp
+from ropes_ros.errors import BagError, RopesError
+from ropes_ros.gaps import GapCounter
+from ropes_ros.nodes.common import described, diagnostics, run
+from ropes_ros.regimes import Schedule
+from ropes_ros.robot import load_robot
+
+DISCOVERY_PERIOD_S = 0.1
+SILENT_AFTER_S = 5.0
+DEPTH = 1000
+"""Messages that may wait in a subscription while the disk is busy."""
+
+ROLES = {
+    "image": ("camera/image_raw", "Camera topic, Image or CompressedImage"),
+    "camera_info": ("camera/camera_info", "Calibration of the camera"),
+    "joint_command": ("joint_command", "Commands of the joints"),
+    "joint_states": ("joint_states", "Measured joint states, used for evaluation only"),
+    "regime": ("ropes/regime", "Regimes that the commander announces"),
+}
+"""Role -> (default topic, description of its parameter ROLE_topic)."""
+
+
+@dataclass
+class _Source:
+    """One topic to record."""
+
+    topic: str
+    type_name: str = ""
+    role: str = ""
+    expected: bool = True
+    subscription: Any = None
+    qos: OfferedQos | None = None
+    unusable: bool = False
+    silence_reported: bool = False
+    count: int = 0
+    gaps: GapCounter = field(default_factory=GapCounter)
+
+
+class Recorder(LifecycleNode):
+    """Records an intervention bag; see docs/interface.md for topics and parameters."""
+
+    def __init__(self) -> None:
+        super().__init__("recorder")
+        for name, default, descriptor in (
+            ("robot", "arm6", described("Robot preset that is recorded", read_only=True)),
+            ("path", "", described("Bag to create; it must not exist", read_only=True)),
+            ("schedule", "", described("Schedule that the commander runs; empty for none", read_only=True)),
+            *(
+                (f"{role}_topic", topic, described(text, read_only=True))
+                for role, (topic, text) in ROLES.items()
+            ),
+            (
+                "extra_topics",
+                [""],
+                described(
+                    "More topics, each NAME or NAME:TYPE (/tf_static is always recorded)", read_only=True
+                ),
+            ),
+            (
+                "flush_period",
+                0.5,
+                described("Seconds that a crash may cost at most", bounds=(0.05, 10.0), read_only=True),
+            ),
+            (
+                "fsync",
+                False,
+                described("Survive power cuts too: wait for the disk at every flush", read_only=True),
+            ),
+            ("compression", "zstd", described("zstd, lz4 (cheaper on noisy images) or none", read_only=True)),
+        ):
+            self.declare_parameter(name, default, descriptor)
+        self._writer: BagWriter | None = None
+        self._schedule: Schedule | None = None
+        self._sources: dict[str, _Source] = {}
+        self._clockwork: list[Any] = []
+        self._diagnostics: Any = None
+        self._steady = Clock(clock_type=ClockType.STEADY_TIME)
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Check the parameters; nothing is written yet."""
+        try:
+            path = self._text("path")
+            if not path:
+                raise BagError("parameter path is empty: give it the bag to create")
+            if Path(path).exists():
+                raise BagError(f"{path} exists already and is not overwritten: choose another path")
+            robot = load_robot(self._text("robot"))
+            schedule = self._text("schedule")
+            self._schedule = Schedule.load(schedule) if schedule else None
+            if self._schedule is not None:
+                self._schedule.check_robot(robot)
+            self._sources = self._wanted()
+        except RopesError as error:
+            self.get_logger().error(str(error))
+            return TransitionCallbackReturn.FAILURE
+        self._diagnostics = self.create_lifecycle_publisher(DiagnosticArray, "/diagnostics", 10)
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Create the bag and subscribe to whatever is there, and to the rest as it appears."""
+        schedule = self._schedule
+        try:
+            self._writer = BagWriter(
+                self._text("path"),
+                robot=self._text("robot"),
+                schedule_yaml=None if schedule is None else schedule.to_yaml(),
+                schedule_hash=None if schedule is None else schedule.hash,
+                topics={source.role: source.topic for source in self._sources.values() if source.role},
+                fsync=bool(self.get_parameter("fsync").value),
+                flush_period_s=self._flush_period(),
+                compression=self._text("compression"),
+            )
+        except RopesError as error:
+            self.get_logger().error(str(error))
+            return TransitionCallbackReturn.FAILURE
+        super().on_activate(state)
+        self._started = time.monotonic()
+        self._last_bytes = 0
+        self._clockwork = [
+            self.create_timer(period, callback, clock=self._steady)
+            for period, callback in (
+                (DISCOVERY_PERIOD_S, self._discover),
+                (self._flush_period(), self._flush),
+                (1.0, self._report),
+            )
+        ]
+        self._discover()
+        self.get_logger().info(f"recording to {self._writer.path}")
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Close the bag."""
+        closed = self._stop()
+        super().on_deactivate(state)
+        return TransitionCallbackReturn.SUCCESS if closed else TransitionCallbackReturn.FAILURE
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Let go of what on_configure made."""
+        self.destroy_publisher(self._diagnostics)
+        self._sources = {}
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Close the bag if it is open."""
+        return TransitionCallbackReturn.SUCCESS if self._stop() else TransitionCallbackReturn.FAILURE
+
+    def destroy_node(self) -> None:
+        """Close the bag, whichever way the process was told to stop."""
+        self._stop()
+        super().destroy_node()
+
+    def _text(self, name: str) -> str:
+        return str(self.get_parameter(name).value)
+
+    def _flush_period(self) -> float:
+        return float(self.get_parameter("flush_period").value)
+
+    def _wanted(self) -> dict[str, _Source]:
+        """The topics to record, by resolved name."""
+        sources: dict[str, _Source] = {}
+        for role in ROLES:
+            topic = self.resolve_topic_name(self._text(f"{role}_topic"))
+            expected = role != "joint_states" and (role != "regime" or self._schedule is not None)
+            if topic in sources:
+                raise BagError(
+                    f"parameters {role}_topic and {sources[topic].role}_topic both name {topic}: change one"
+                )
+            sources[topic] = _Source(topic, role=role, expected=expected)
+        sources["/tf_static"] = _Source("/tf_static", expected=False)
+        for entry in self.get_parameter("extra_topics").value or []:
+            if entry:
+                name, _, type_name = entry.partition(":")
+                topic = self.resolve_topic_name(name)
+                sources.setdefault(topic, _Source(topic, type_name))
+        return sources
+
+    def _discover(self) -> None:
+        """Subscribe to topics that have a publisher now, asking for no more than it offers."""
+        if self._writer is None or self.get_clock().now().nanoseconds == 0:
+            return  # under use_sim_time there is no receive time before the first /clock
+        for source in self._sources.values():
+            if source.unusable:
+                continue
+            publishers = self.get_publishers_info_by_topic(source.topic)
+            if not publishers:
+                continue
+            offered = OfferedQos(
+                reliable=all(
+                    publisher.qos_profile.reliability == QoSReliabilityPolicy.RELIABLE
+                    for publisher in publishers
+                ),
+                transient_local=all(
+                    publisher.qos_profile.durability == QoSDurabilityPolicy.TRANSIENT_LOCAL
+                    for publisher in publishers
+                ),
+            )
+            if offered != source.qos:
+                self._subscribe(source, source.type_name or publishers[0].topic_type, offered)
+
+    def _subscribe(self, source: _Source, type_name: str, offered: OfferedQos) -> None:
+        """Subscribe to a topic, or again when a publisher has come that offers less."""
+        assert self._writer is not None
+        if source.subscription is not None:
+            self.destroy_subscription(source.subscription)
+            source.subscription = None
+        else:
+            try:
+                message_class = _message_class(type_name)
+                self._writer.add_topic(source.topic, type_name, offered)
+            except BagError as error:
+                source.unusable = True
+                self.get_logger().error(f"{source.topic} is not recorded: {error}")
+                return
+            source.type_name = type_name
+        message_class = _message_class(source.type_name)
+        source.qos = offered
+        profile = QoSProfile(
+            history=QoSHistoryPolicy.KEEP_LAST,
+            depth=DEPTH,
+            reliability=(
+                QoSReliabilityPolicy.RELIABLE if offered.reliable else QoSReliabilityPolicy.BEST_EFFORT
+            ),
+            durability=(
+                QoSDurabilityPolicy.TRANSIENT_LOCAL
+                if offered.transient_local
+                else QoSDurabilityPolicy.VOLATILE
+            ),
+        )
+        source.subscription = self.create_subscription(
+            message_class, source.topic, partial(self._on_message, source), profile, raw=True
+        )
+        if source.role == "image" and not offered.reliable:
+            self.get_logger().info(
+                f"{source.topic} is offered best effort: lost frames are counted, not repeated"
+            )
+
+    def _on_message(self, source: _Source, data: bytes) -> None:
+        if self._writer is None:
+            return
+        now_ns = self.get_clock().now().nanoseconds
+        self._guard(partial(self._writer.write, source.topic, bytes(data), now_ns))
+        source.count += 1
+        if source.role == "image":
+            source.gaps.add(header_stamp(data))
+            self._writer.note_drops(source.topic, source.gaps.missing)
+
+    def _flush(self) -> None:
+        if self._writer is not None:
+            self._guard(self._writer.flush)
+
+    def _guard(self, action: Any) -> None:
+        """Run a step of writing; when the disk fails, say so everywhere and end the node."""
+        try:
+            action()
+        except BagError as error:
+            self._writer = None
+            self._publish(DiagnosticStatus.ERROR, str(error), {})
+            raise
+
+    def _stop(self) -> bool:
+        """End all subscriptions and timers and close the bag; False when it could not be closed in order."""
+        for timer in self._clockwork:
+            self.destroy_timer(timer)
+        self._clockwork = []
+        for source in self._sources.values():
+            if source.subscription is not None:
+                self.destroy_subscription(source.subscription)
+                source.subscription = None
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            try:
+                writer.close()
+            except BagError as error:
+                self.get_logger().error(str(error))
+                return False
+            self.get_logger().info(
+                f"{writer.path}: {sum(writer.counts.values())} messages, {self._missing()} frames lost"
+            )
+        return True
+
+    def _missing(self) -> int:
+        return sum(source.gaps.missing for source in self._sources.values())
+
+    def _report(self) -> None:
+        """Publish counts once a second and name topics that stay silent."""
+        if self._writer is None:
+            return
+        size = self._writer.bytes_written
+        rate, self._last_bytes = (size - self._last_bytes) / 1e6, size
+        silent = [
+            source.topic
+            for source in self._sources.values()
+            if source.expected and not source.count and time.monotonic() - self._started > SILENT_AFTER_S
+        ]
+        for topic in silent:
+            if not self._sources[topic].silence_reported:
+                self._sources[topic].silence_reported = True
+                self.get_logger().warning(f"no message on {topic} since start: {self._advice(topic)}")
+        missing = self._missing()
+        problems = [f"no message on {topic} since start" for topic in silent]
+        if missing:
+            problems.append(f"{missing} frames lost")
+        self._publish(
+            DiagnosticStatus.WARN if problems else DiagnosticStatus.OK,
+            "; ".join(problems) or "recording",
+            {
+                "path": self._writer.path,
+                "frames": sum(source.count for source in self._sources.values() if source.role == "image"),
+                "drops": missing,
+                "bytes": size,
+                "MB/s": f"{rate:.2f}",
+                **{f"messages {source.topic}": source.count for source in self._sources.values()},
+            },
+        )
+
+    def _advice(self, topic: str) -> str:
+        if self._sources[topic].subscription is None:
+            return "nobody publishes it, or the clock stands still (check remaps, domain, use_sim_time)"
+        return "its publisher is there but sends nothing"
+
+    def _publish(self, level: bytes, message: str, values: dict[str, object]) -> None:
+        now_ns = self.get_clock().now().nanoseconds
+        self._diagnostics.publish(diagnostics(now_ns, f"{self.get_name()}: bag", level, message, values))
+
+
+def _message_class(type_name: str) -> Any:
+    """The Python class of a message type such as "sensor_msgs/msg/Image".
+
+    Raises:
+        BagError: It is not installed.
+    """
+    package, _, rest = type_name.partition("/")
+    try:
+        return getattr(importlib.import_module(f"{package}.msg"), rest.rpartition("/")[2])
+    except (ImportError, AttributeError, ValueError):
+        raise BagError(f"message type {type_name!r} is not installed: install its package") from None
+
+
+def main(args: list[str] | None = None) -> int:
+    """Entry point."""
+    return run(Recorder, args)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

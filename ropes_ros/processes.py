@@ -1,0 +1,124 @@
+"""Starting the nodes as processes from plain Python: under ROS 2 where it is sourced, standalone where it is not."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from types import TracebackType
+
+STOP_SECONDS = 15.0
+"""How long a process may take to end after an interrupt, before it is killed."""
+
+
+def has_ros() -> bool:
+    """Whether this interpreter can import the real rclpy, that is, whether a ROS 2 installation is sourced."""
+    loaded = sys.modules.get("rclpy")
+    if loaded is not None:  # the standalone runtime's stand-in is no file, so it has no spec
+        return loaded.__spec__ is not None
+    return importlib.util.find_spec("rclpy") is not None
+
+
+def node_command(
+    node: str,
+    parameters: Mapping[str, object] | None = None,
+    remappings: Mapping[str, str] | None = None,
+) -> list[str]:
+    """The command line that runs a node of this package until it is active and on, under either runtime.
+
+    Args:
+        node: Module below `ropes_ros.nodes`, for example `estimator`.
+        parameters: ROS parameters by name; numbers, strings, booleans or lists of them.
+        remappings: Topic names by the names that the node uses.
+    """
+    runner = "ropes_ros.nodes.autostart" if has_ros() else "ropes_ros.standalone"
+    command = [sys.executable, "-m", runner, f"ropes_ros.nodes.{node}"]
+    arguments: list[str] = []
+    for name, value in (parameters or {}).items():
+        arguments += ["-p", f"{name}:={json.dumps(value)}"]
+    for name, target in (remappings or {}).items():
+        arguments += ["-r", f"{name}:={target}"]
+    return [*command, "--ros-args", *arguments] if arguments else command
+
+
+class Processes:
+    """A group of processes that ends together: leaving the context interrupts those still running.
+
+    Started processes are in sessions of their own, so that an interrupt from the keyboard reaches this process first
+    and the group is taken down in order, last started first stopped. Within the context a termination signal acts as
+    an interrupt. Use it from the main thread.
+
+    Args:
+        environment: Variables to set on top of this process's own.
+    """
+
+    def __init__(self, environment: Mapping[str, str] | None = None) -> None:
+        self._environment = {**os.environ, "PYTHONUNBUFFERED": "1", **(environment or {})}
+        self._running: list[subprocess.Popen[bytes]] = []
+
+    def start(self, command: list[str], *, output: int | None = None) -> subprocess.Popen[bytes]:
+        """Start a process.
+
+        Args:
+            command: Program and arguments.
+            output: Where stdout and stderr go, as for subprocess.Popen; this process's own when None.
+        """
+        process = subprocess.Popen(
+            command, env=self._environment, stdout=output, stderr=output, start_new_session=True
+        )
+        self._running.append(process)
+        return process
+
+    def wait(self, process: subprocess.Popen[bytes], timeout: float | None = None) -> int:
+        """Wait until one process has ended or another one has failed.
+
+        Args:
+            process: The one whose end is awaited.
+            timeout: Seconds to wait at most, None for ever.
+
+        Returns:
+            Exit status of that process, or of the first other one that failed.
+
+        Raises:
+            TimeoutError: Neither happened in time.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            for candidate in [process, *self._running]:
+                status = candidate.poll()
+                if status is not None and (candidate is process or status != 0):
+                    return status
+            if deadline is not None and time.monotonic() > deadline:
+                raise TimeoutError
+            time.sleep(0.05)
+
+    def stop(self, process: subprocess.Popen[bytes]) -> int:
+        """Interrupt one process, wait for its end, kill it after `STOP_SECONDS`; its exit status."""
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+            try:
+                process.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+        return process.wait()
+
+    def __enter__(self) -> Processes:
+        self._before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            for process in reversed(self._running):
+                self.stop(process)
+        finally:
+            signal.signal(signal.SIGTERM, self._before)

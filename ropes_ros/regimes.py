@@ -1,0 +1,174 @@
+"""Regimes: levels, schedules, and what is said about them on the topic `ropes/regime`; the one home of the contract.
+
+A regime is, per joint, the level that the joint holds, or none. Densities and level sets live in
+`ropes_ros.densities`, schedules in `ropes_ros.schedule` and `ropes_ros.scheduling`; all are offered here too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ropes_ros.densities import NONE, Bump, Density, Levels, Observational, Tilt
+from ropes_ros.errors import BagError
+from ropes_ros.schedule import GRID, NANOSECONDS, JointMotion, Schedule, Segment
+from ropes_ros.scheduling import make_schedule
+
+__all__ = [
+    "GRID",
+    "NONE",
+    "Bump",
+    "Density",
+    "JointMotion",
+    "Levels",
+    "Observational",
+    "RegimeState",
+    "RegimeTimeline",
+    "Schedule",
+    "Segment",
+    "Tilt",
+    "make_schedule",
+    "regime_from_msg",
+    "regime_to_msg",
+]
+
+STATUS_NAME = "ropes/regime"
+
+
+@dataclass(frozen=True)
+class RegimeState:
+    """The regime from `stamp_ns` on, in the joints' order.
+
+    Per joint: the level's id or `none`, the segment's id (-1 for none), and the time until which that holds (0 for
+    none), in ns since the epoch, excluded. `seq` counts the states of one commander.
+    """
+
+    schedule_hash: str
+    stamp_ns: int
+    seq: int
+    levels: tuple[str, ...]
+    segments: tuple[int, ...]
+    until_ns: tuple[int, ...]
+
+
+def regime_to_msg(state: RegimeState, joint_names: Sequence[str]) -> Any:
+    """A regime as diagnostic_msgs/DiagnosticArray.
+
+    The message has one status, `ropes/regime`, with the schedule's hash as hardware_id and the values `seq` and, per
+    joint, `<joint>` (level id or `none`), `<joint>/segment` and `<joint>/until`.
+    """
+    from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+
+    values = [KeyValue(key="seq", value=str(state.seq))]
+    for name, level, segment, until in zip(joint_names, state.levels, state.segments, state.until_ns, strict=True):
+        values.append(KeyValue(key=name, value=level))
+        values.append(KeyValue(key=f"{name}/segment", value=str(segment)))
+        values.append(KeyValue(key=f"{name}/until", value=str(until)))
+    message = DiagnosticArray()
+    message.header.stamp.sec = state.stamp_ns // NANOSECONDS
+    message.header.stamp.nanosec = state.stamp_ns % NANOSECONDS
+    message.status = [DiagnosticStatus(name=STATUS_NAME, hardware_id=state.schedule_hash, values=values)]
+    return message
+
+
+def regime_from_msg(msg: Any, joint_names: Sequence[str] | None = None) -> RegimeState:
+    """A regime from a DiagnosticArray of rclpy, the standalone runtime or rosbags.
+
+    Args:
+        msg: The message.
+        joint_names: The joints expected, in the order wanted; the message's own when None.
+
+    Raises:
+        BagError: The message is not a regime, or is one of other joints.
+    """
+    statuses = [status for status in msg.status if status.name == STATUS_NAME]
+    if len(statuses) != 1:
+        raise BagError(f"regime message: needs exactly one status named '{STATUS_NAME}', has {len(statuses)}")
+    values = {pair.key: pair.value for pair in statuses[0].values}
+    found = [key for key in values if f"{key}/segment" in values]
+    names = list(found if joint_names is None else joint_names)
+    if set(found) != set(names):
+        raise BagError(f"regime message: it is about the joints {', '.join(found)}, expected {', '.join(names)}")
+    try:
+        return RegimeState(
+            schedule_hash=statuses[0].hardware_id,
+            stamp_ns=int(msg.header.stamp.sec) * NANOSECONDS + int(msg.header.stamp.nanosec),
+            seq=int(values["seq"]),
+            levels=tuple(values[name] for name in names),
+            segments=tuple(int(values[f"{name}/segment"]) for name in names),
+            until_ns=tuple(int(values[f"{name}/until"]) for name in names),
+        )
+    except KeyError as error:
+        raise BagError(f"regime message: value {error} is missing") from None
+    except ValueError as error:
+        raise BagError(f"regime message: seq, segment and until must be integers: {error}") from None
+
+
+class RegimeTimeline:
+    """Labels over time from recorded regimes.
+
+    A state holds from its stamp, joint by joint to its `until`, and no longer than to the next state's stamp. After a
+    gap in `seq` the state before the gap is worth nothing, as what followed it is unknown: no labels until the next
+    message. A state whose stamp lies before earlier ones' (a correction) replaces them from there on. Repeated
+    messages are taken once.
+
+    Args:
+        states: The recorded states in the order of their publication.
+        joint_names: The joints, in the states' order.
+        level_ids: Ids of the schedule's levels, for the labels' indices.
+
+    Raises:
+        BagError: States of two schedules, of another number of joints, or with an unknown level.
+    """
+
+    def __init__(self, states: Iterable[RegimeState], joint_names: Sequence[str], level_ids: Sequence[str]) -> None:
+        index = {NONE: -1, **{level: k for k, level in enumerate(level_ids)}}
+        kept: list[tuple[RegimeState, bool]] = []
+        last: RegimeState | None = None
+        for state in states:
+            if state == last:
+                continue
+            if last is not None and state.schedule_hash != last.schedule_hash:
+                raise BagError(
+                    f"regime messages of two schedules, {last.schedule_hash[:12]} and {state.schedule_hash[:12]}:"
+                    " record one schedule per bag"
+                )
+            if len(state.levels) != len(joint_names):
+                raise BagError(f"regime message with {len(state.levels)} joints, expected {', '.join(joint_names)}")
+            for level in state.levels:
+                if level not in index:
+                    raise BagError(f"regime message with unknown level '{level}': known are {', '.join(level_ids)}")
+            while kept and kept[-1][0].stamp_ns >= state.stamp_ns:
+                kept.pop()
+            if kept and last is not None and state.seq != last.seq + 1:
+                kept[-1] = (kept[-1][0], False)
+            kept.append((state, True))
+            last = state
+        valid = np.array([trusted for _, trusted in kept], dtype=bool)[:, None]
+        shape = (len(kept), len(joint_names))
+        self._stamps = np.array([state.stamp_ns for state, _ in kept], dtype=np.int64)
+        self._until = np.array([state.until_ns for state, _ in kept], dtype=np.int64).reshape(shape)
+        levels = np.array([[index[level] for level in state.levels] for state, _ in kept], dtype=np.int16)
+        segments = np.array([state.segments for state, _ in kept], dtype=np.int32)
+        self._levels = np.where(valid, levels.reshape(shape), np.int16(-1))
+        self._segments = np.where(valid & (self._levels >= 0), segments.reshape(shape), np.int32(-1))
+
+    def labels_at(self, t_ns: npt.NDArray[np.int64]) -> npt.NDArray[np.int16]:
+        """Level indices int16 [N, J] at times int64 [N] in ns since the epoch; -1 for none."""
+        return np.asarray(self._lookup(t_ns, self._levels), dtype=np.int16)
+
+    def segment_ids_at(self, t_ns: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
+        """Segment ids int32 [N, J] at times int64 [N] in ns since the epoch; -1 for none."""
+        return np.asarray(self._lookup(t_ns, self._segments), dtype=np.int32)
+
+    def _lookup(self, t_ns: npt.NDArray[np.int64], values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        t_ns = np.asarray(t_ns, dtype=np.int64)
+        if len(self._stamps) == 0:
+            return np.full((len(t_ns), values.shape[1]), -1)
+        i = np.searchsorted(self._stamps, t_ns, side="right") - 1
+        holds = (i >= 0)[:, None] & (t_ns[:, None] < self._until[i])
+        return np.where(holds, values[i], -1)

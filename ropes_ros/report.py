@@ -1,0 +1,224 @@
+"""The demo's report: one HTML file that holds its plots, so that it can be sent to a colleague as it is."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ropes_ros.errors import RuntimeSetupError
+from ropes_ros.evaluation import Evaluation
+from ropes_ros.overlay import PinholeCamera, draw_arm
+from ropes_ros.regimes import Schedule
+from ropes_ros.robot import Robot
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+ESTIMATE_COLOUR = (255, 255, 255)
+SERIES_S = 20.0
+
+_STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:1080px;margin:2em auto;padding:0 1em;color:#222}
+table{border-collapse:collapse}td,th{padding:.25em .9em;border-bottom:1px solid #ddd;text-align:left}
+td+td{font-variant-numeric:tabular-nums}img{max-width:100%}h2{margin-top:2em}p.note{color:#555}"""
+
+
+@dataclass(frozen=True)
+class TrainingCurve:
+    """Losses by epoch in nats, and the Bayes floor that follows from the design."""
+
+    training: Sequence[float]
+    validation: Sequence[float]
+    floor: float
+
+
+def write_report(
+    path: Path,
+    *,
+    figures: dict[str, Any],
+    robot: Robot,
+    evaluation: Evaluation,
+    curve: TrainingCurve,
+    schedule: Schedule,
+    commanded: NDArray[np.float64],
+    labels: NDArray[np.int16],
+    samples: Sequence[tuple[NDArray[np.uint8], NDArray[np.float64]]],
+    camera: PinholeCamera,
+) -> None:
+    """Write the report as one self-contained HTML file.
+
+    Args:
+        path: Where to; written beside its place and moved there.
+        figures: The content of report.json.
+        robot: The robot.
+        evaluation: Live estimates against the simulator.
+        curve: Losses of training.
+        schedule: What was commanded.
+        commanded: Normalised commanded positions at evenly spaced times, float64 [N, J].
+        labels: Level of each joint at the same times, int16 [N, J], -1 for none.
+        samples: Camera images, uint8 [H, W, 3], with the angles estimated from them, float64 [J], rad.
+        camera: Camera that took them, for the overlay.
+
+    Raises:
+        RuntimeSetupError: matplotlib is not installed.
+    """
+    try:
+        import matplotlib
+    except ImportError:
+        raise RuntimeSetupError("matplotlib is not installed; run `pip install 'ropes_ros[train]'`") from None
+    matplotlib.use("Agg")
+    sections = [
+        ("Fresh motion, estimated live", _table(figures)),
+        (
+            "Frames with the estimated arm drawn over them",
+            _embed(_sample_sheet(robot, samples, camera), "white: forward kinematics of the estimate"),
+        ),
+        ("Estimate against truth, per joint", _embed(_scatter(robot, evaluation), "degrees; the line is the truth")),
+        ("Time series", _embed(_series(robot, evaluation), f"the first {SERIES_S:.0f} s; degrees")),
+        ("Tip error", _embed(_tip_histogram(evaluation), "distance between the tips of estimate and truth")),
+        (
+            "Training",
+            _embed(
+                _training(curve),
+                "regime loss; the floor is what a perfect encoder reaches, so a training loss below it is memory",
+            ),
+        ),
+        (
+            "Regimes: what each level commanded, against its designed density",
+            _embed(_occupancy(robot, schedule, commanded, labels), "bars: commanded; lines: designed"),
+        ),
+    ]
+    body = "\n".join(f"<h2>{html.escape(title)}</h2>\n{content}" for title, content in sections)
+    page = (
+        f"<!doctype html><html lang='en'><meta charset='utf-8'><title>ropes_ros: {html.escape(robot.name)}</title>"
+        f"<style>{_STYLE}</style><h1>ropes_ros on {html.escape(robot.name)}</h1>"
+        "<p>An encoder learned the arm's joint angles from camera frames and commanded regimes. No measured pose was "
+        "used; a commanded level is, statistically, a coarse position label with a standard deviation of "
+        f"{figures['level_label_noise']:.3f} half ranges.</p>{body}</html>"
+    )
+    temporary = path.with_suffix(".partial")
+    temporary.write_text(page, encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def _table(figures: dict[str, Any]) -> str:
+    def shown(value: Any) -> str:
+        if isinstance(value, float):
+            return f"{value:.4g}"
+        if isinstance(value, list):
+            return ", ".join(f"{entry:.2f}" for entry in value)
+        if isinstance(value, dict):
+            return ", ".join(f"{key} {entry}" for key, entry in value.items())
+        return str(value)
+
+    rows = "".join(
+        f"<tr><td>{html.escape(key)}</td><td>{html.escape(shown(value))}</td></tr>" for key, value in figures.items()
+    )
+    return f"<table>{rows}</table>"
+
+
+def _embed(figure: Figure, note: str) -> str:
+    from matplotlib import pyplot
+
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110, bbox_inches="tight")
+    pyplot.close(figure)
+    data = base64.b64encode(buffer.getvalue()).decode("ascii")
+    return f"<img alt='{html.escape(note)}' src='data:image/png;base64,{data}'><p class='note'>{html.escape(note)}</p>"
+
+
+def _grid(count: int, width: float, height: float, columns: int = 3) -> tuple[Figure, NDArray[Any]]:
+    """A figure of `count` axes in rows of `columns`, sized per cell in inches."""
+    from matplotlib import pyplot
+
+    rows = -(-count // columns)
+    figure, axes = pyplot.subplots(
+        rows, columns, figsize=(width * columns, height * rows), squeeze=False, layout="constrained"
+    )
+    flat = axes.ravel()
+    for spare in flat[count:]:
+        spare.set_axis_off()
+    return figure, flat
+
+
+def _scatter(robot: Robot, evaluation: Evaluation) -> Figure:
+    figure, axes = _grid(len(robot.joints), 3.4, 3.2)
+    truth, guess = np.degrees(evaluation.truth), np.degrees(evaluation.estimates.position)
+    for index, name in enumerate(robot.joint_names):
+        low, high = truth[:, index].min(), truth[:, index].max()
+        axes[index].plot([low, high], [low, high], color="0.4", linewidth=1)
+        axes[index].scatter(truth[:, index], guess[:, index], s=3, alpha=0.4)
+        error, correlation = evaluation.metrics.mae_deg[index], evaluation.metrics.correlation[index]
+        axes[index].set_title(f"{name}: {error:.1f} deg, r {correlation:.3f}", fontsize=10)
+    return figure
+
+
+def _series(robot: Robot, evaluation: Evaluation) -> Figure:
+    figure, axes = _grid(len(robot.joints), 10.0, 1.3, columns=1)
+    seconds = (evaluation.estimates.stamps_ns - evaluation.estimates.stamps_ns[0]) * 1e-9
+    shown = seconds <= SERIES_S
+    for index, name in enumerate(robot.joint_names):
+        axes[index].plot(seconds[shown], np.degrees(evaluation.truth[shown, index]), color="0.3", label="truth")
+        axes[index].plot(seconds[shown], np.degrees(evaluation.estimates.position[shown, index]), label="estimate")
+        axes[index].set_ylabel(name)
+    axes[0].legend(loc="upper right", ncols=2, fontsize=8)
+    axes[-1].set_xlabel("s")
+    return figure
+
+
+def _tip_histogram(evaluation: Evaluation) -> Figure:
+    figure, axes = _grid(1, 8.0, 2.6, columns=1)
+    axes[0].hist(evaluation.metrics.tip_error_mm, bins=60)
+    axes[0].axvline(evaluation.metrics.tip_error_mm_median, color="0.3", linestyle="--")
+    axes[0].set_xlabel(f"mm (median {evaluation.metrics.tip_error_mm_median:.0f})")
+    axes[0].set_ylabel("frames")
+    return figure
+
+
+def _training(curve: TrainingCurve) -> Figure:
+    figure, axes = _grid(1, 8.0, 2.8, columns=1)
+    epochs = np.arange(1, len(curve.training) + 1)
+    axes[0].plot(epochs, curve.training, marker=".", label="training (augmented)")
+    axes[0].plot(epochs, curve.validation, marker=".", label="held-out spans")
+    axes[0].axhline(curve.floor, color="0.3", linestyle="--", label="Bayes floor")
+    axes[0].set_xlabel("epoch")
+    axes[0].set_ylabel("nats")
+    axes[0].legend()
+    return figure
+
+
+def _occupancy(
+    robot: Robot, schedule: Schedule, commanded: NDArray[np.float64], labels: NDArray[np.int16]
+) -> Figure:
+    from matplotlib import colormaps
+
+    figure, axes = _grid(len(robot.joints), 3.6, 2.4)
+    edges = np.linspace(-1.0, 1.0, 41)
+    colours = colormaps["turbo"](np.linspace(0.05, 0.95, len(schedule.levels.ids)))
+    for index, name in enumerate(robot.joint_names):
+        for level, (key, colour) in enumerate(zip(schedule.levels.ids, colours, strict=True)):
+            values = commanded[labels[:, index] == level, index]
+            if len(values):
+                axes[index].hist(values, bins=edges, density=True, color=colour, alpha=0.35)
+            axes[index].plot(schedule.grid, schedule.levels[key].pdf(schedule.grid), color=colour, linewidth=1)
+        axes[index].set_title(f"{name} (u)", fontsize=10)
+        axes[index].set_yticks([])
+    return figure
+
+
+def _sample_sheet(
+    robot: Robot, samples: Sequence[tuple[NDArray[np.uint8], NDArray[np.float64]]], camera: PinholeCamera
+) -> Figure:
+    figure, axes = _grid(len(samples), 3.6, 2.7)
+    for axis, (image, position) in zip(axes, samples, strict=False):
+        axis.imshow(draw_arm(image, robot, position, camera, ESTIMATE_COLOUR))
+        axis.set_axis_off()
+    return figure

@@ -1,0 +1,275 @@
+"""Robots: presets (YAML + URDF), the intervention box, forward kinematics and Jacobians.
+
+A preset names a URDF, the base and tip links, and for every joint that is commanded its home and half range.
+The intervention box is home +- half_range per joint; `normalise` maps it to [-1, 1].
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pinocchio
+import yaml
+
+from ropes_ros.errors import RobotError
+from ropes_ros.paths import share_dir
+
+Array = npt.NDArray[np.float64]
+
+_KEYS = {"name", "urdf", "base_link", "tip_link", "joints", "sim"}
+_JOINT_KEYS = {"home", "half_range", "max_velocity", "max_acceleration"}
+
+
+@dataclass(frozen=True)
+class Joint:
+    """One commanded joint; angles in rad, max_velocity in rad/s, max_acceleration in rad/s^2."""
+
+    name: str
+    lower: float
+    upper: float
+    max_velocity: float
+    max_acceleration: float
+    home: float
+    half_range: float
+
+
+class Robot:
+    """A robot: its joints in the preset's order, the intervention box, and its kinematics.
+
+    URDF joints that the preset does not name stay at their neutral position.
+
+    Args:
+        preset: The preset, a whole robot.yaml as a mapping.
+        source: The preset's file; its URDF's path is relative to this file's folder.
+
+    Raises:
+        RobotError: The preset or its URDF is malformed, or they contradict each other.
+    """
+
+    def __init__(self, preset: Mapping[str, Any], source: Path) -> None:
+        self._source = source
+        _check_keys(preset, _KEYS, _KEYS - {"sim"}, source, "")
+        self.preset = preset
+        self.name = str(preset["name"])
+        self.base_link = str(preset["base_link"])
+        self.tip_link = str(preset["tip_link"])
+        self.urdf_path = (source.parent / str(preset["urdf"])).resolve()
+        self._model = self._load_model()
+        self.joints = self._read_joints()
+        self.joint_names = tuple(joint.name for joint in self.joints)
+        self.home = np.array([joint.home for joint in self.joints])
+        self.half_range = np.array([joint.half_range for joint in self.joints])
+        self.lower = np.array([joint.lower for joint in self.joints])
+        self.upper = np.array([joint.upper for joint in self.joints])
+        self.max_velocity = np.array([joint.max_velocity for joint in self.joints])
+        self.max_acceleration = np.array([joint.max_acceleration for joint in self.joints])
+        # Indices of the preset's joints in the model's configuration and velocity vectors.
+        ids = [self._model.getJointId(name) for name in self.joint_names]
+        self._q_index = np.array([self._model.joints[i].idx_q for i in ids])
+        self._v_index = np.array([self._model.joints[i].idx_v for i in ids])
+        base = self._model.frames[self._frame_id(self.base_link)]
+        if base.parentJoint != 0:
+            raise RobotError(
+                f"{source}: base_link '{self.base_link}' is moved by a joint of the preset: take a fixed link"
+            )
+        self._base = base.placement
+        self._frame_id(self.tip_link)
+
+    def __repr__(self) -> str:
+        return f"Robot({self.name!r}, joints={self.joint_names})"
+
+    @property
+    def links(self) -> tuple[str, ...]:
+        """Names of all links, as in the URDF."""
+        return tuple(f.name for f in self._model.frames if f.type == pinocchio.FrameType.BODY)
+
+    def normalise(self, q: npt.ArrayLike) -> Array:
+        """Joint angles (..., J) in rad as units of the intervention box: u = (q - home) / half_range."""
+        normalised: Array = (self._per_joint(q) - self.home) / self.half_range
+        return normalised
+
+    def denormalise(self, u: npt.ArrayLike) -> Array:
+        """Units of the intervention box (..., J) as joint angles in rad: q = home + half_range u."""
+        return self.home + self.half_range * self._per_joint(u)
+
+    def fk(self, q: npt.ArrayLike, link: str | None = None) -> tuple[Array, Array]:
+        """Forward kinematics, batched.
+
+        Args:
+            q: Joint angles (..., J) in rad.
+            link: The link; the tip link when None.
+
+        Returns:
+            The link's position (..., 3) in m and orientation (..., 4) as unit quaternion xyzw with w >= 0, both
+            in the base link's frame.
+
+        Raises:
+            RobotError: The link is unknown or q's last axis is not J long.
+        """
+        q = self._per_joint(q)
+        frame = self._frame_id(self.tip_link if link is None else link)
+        data = self._model.createData()
+        configurations = self._configurations(q.reshape(-1, len(self.joints)))
+        poses = np.empty((len(configurations), 7))
+        base_inverse = self._base.inverse()
+        for i, configuration in enumerate(configurations):
+            pinocchio.forwardKinematics(self._model, data, configuration)
+            placement = pinocchio.updateFramePlacement(self._model, data, frame)
+            poses[i] = pinocchio.SE3ToXYZQUAT(base_inverse * placement)
+        quaternions = np.where(poses[:, 6:] < 0, -poses[:, 3:], poses[:, 3:])
+        return poses[:, :3].reshape(*q.shape[:-1], 3), quaternions.reshape(*q.shape[:-1], 4)
+
+    def jacobian(self, q: npt.ArrayLike, link: str | None = None) -> Array:
+        """Geometric Jacobian of a link's origin at one configuration.
+
+        Args:
+            q: Joint angles (J,) in rad.
+            link: The link; the tip link when None.
+
+        Returns:
+            (6, J), in the base link's frame: linear velocity xyz in m/rad, then angular velocity xyz in rad/rad.
+
+        Raises:
+            RobotError: The link is unknown or q is not (J,).
+        """
+        q = self._per_joint(q)
+        if q.ndim != 1:
+            raise RobotError(
+                f"robot '{self.name}': jacobian takes one configuration ({len(self.joints)},), got {q.shape}"
+            )
+        frame = self._frame_id(self.tip_link if link is None else link)
+        jacobian = pinocchio.computeFrameJacobian(
+            self._model,
+            self._model.createData(),
+            self._configurations(q[None])[0],
+            frame,
+            pinocchio.ReferenceFrame.LOCAL_WORLD_ALIGNED,
+        )
+        to_base = self._base.rotation.T
+        columns = jacobian[:, self._v_index]
+        return np.vstack([to_base @ columns[:3], to_base @ columns[3:]])
+
+    def _per_joint(self, values: npt.ArrayLike) -> Array:
+        array = np.asarray(values, dtype=np.float64)
+        if array.ndim == 0 or array.shape[-1] != len(self.joints):
+            raise RobotError(
+                f"robot '{self.name}' has {len(self.joints)} joints: an array of shape {array.shape} does not fit"
+            )
+        return array
+
+    def _configurations(self, q: Array) -> Array:
+        """Angles (N, J) in the preset's order as the model's configuration vectors (N, nq)."""
+        configurations = np.tile(pinocchio.neutral(self._model), (len(q), 1))
+        configurations[:, self._q_index] = q
+        return configurations
+
+    def _frame_id(self, link: str) -> int:
+        if link not in self.links:
+            raise RobotError(
+                f"robot '{self.name}' has no link '{link}' in {self.urdf_path}: it has {', '.join(self.links)}"
+            )
+        return int(self._model.getFrameId(link, pinocchio.FrameType.BODY))
+
+    def _load_model(self) -> Any:
+        """The URDF as a Pinocchio model of the preset's joints alone; the others are locked."""
+        if not self.urdf_path.is_file():
+            raise RobotError(f"{self._source}: URDF {self.urdf_path} does not exist")
+        try:
+            model = pinocchio.buildModelFromUrdf(str(self.urdf_path))
+        except (ValueError, RuntimeError) as error:
+            raise RobotError(f"{self.urdf_path} is not a readable URDF: {error}") from None
+        wanted = self.preset["joints"]
+        if not isinstance(wanted, Mapping) or not wanted:
+            raise RobotError(f"{self._source}: joints must map joint names to home and half_range")
+        movable = list(model.names)[1:]
+        for name in wanted:
+            if name not in movable:
+                raise RobotError(
+                    f"{self._source}: joint '{name}' is not in {self.urdf_path}: movable are {', '.join(movable)}"
+                )
+            if model.joints[model.getJointId(name)].nq != 1:
+                raise RobotError(
+                    f"{self.urdf_path}: joint '{name}' is continuous or has several axes:"
+                    " make it revolute with limits"
+                )
+        locked = [model.getJointId(name) for name in movable if name not in wanted]
+        return pinocchio.buildReducedModel(model, locked, pinocchio.neutral(model)) if locked else model
+
+    def _read_joints(self) -> tuple[Joint, ...]:
+        joints = []
+        for name, entry in self.preset["joints"].items():
+            where = f"joint '{name}': "
+            if not isinstance(entry, Mapping):
+                raise RobotError(
+                    f"{self._source}: {where}expected home, half_range and max_acceleration, got {entry!r}"
+                )
+            _check_keys(entry, _JOINT_KEYS, _JOINT_KEYS - {"max_velocity"}, self._source, where)
+            axis = self._model.joints[self._model.getJointId(name)]
+            values = {"max_velocity": float(self._model.upperVelocityLimit[axis.idx_v]), **entry}
+            for key, value in values.items():
+                number = isinstance(value, (int, float)) and not isinstance(value, bool)
+                if not number or not math.isfinite(value) or (key != "home" and value <= 0):
+                    wanted = "a finite number" if key == "home" else "a finite number above 0"
+                    raise RobotError(f"{self._source}: {where}{key} must be {wanted}, got {value!r}")
+            joint = Joint(
+                name=name,
+                lower=float(self._model.lowerPositionLimit[axis.idx_q]),
+                upper=float(self._model.upperPositionLimit[axis.idx_q]),
+                **{key: float(value) for key, value in values.items()},
+            )
+            low, high = joint.home - joint.half_range, joint.home + joint.half_range
+            if low < joint.lower or high > joint.upper:
+                raise RobotError(
+                    f"{self._source}: {where}home +- half_range is [{low:.4f}, {high:.4f}] rad, outside the URDF's"
+                    f" limits [{joint.lower:.4f}, {joint.upper:.4f}]: reduce half_range or move home"
+                )
+            joints.append(joint)
+        return tuple(joints)
+
+
+def load_robot(name_or_path: str | Path) -> Robot:
+    """Load a robot preset.
+
+    Args:
+        name_or_path: A preset's name (a folder of config/robots, such as `arm6`) or the path of a preset YAML.
+
+    Raises:
+        RobotError: No such preset, or it is malformed.
+    """
+    path = Path(name_or_path)
+    if path.suffix not in (".yaml", ".yml"):
+        presets = share_dir() / "config" / "robots"
+        known = sorted(preset.parent.name for preset in presets.glob("*/robot.yaml"))
+        if str(name_or_path) not in known:
+            raise RobotError(
+                f"unknown robot '{name_or_path}': known are {', '.join(known)};"
+                " or give the path of a preset YAML"
+            )
+        path = presets / str(name_or_path) / "robot.yaml"
+    try:
+        preset = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RobotError(f"robot preset {path} cannot be read: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RobotError(f"robot preset {path} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(preset, Mapping):
+        raise RobotError(f"robot preset {path} must be a mapping with the keys {', '.join(sorted(_KEYS))}")
+    return Robot(preset, path)
+
+
+def _check_keys(
+    entry: Mapping[str, Any], known: set[str], required: set[str], source: Path, where: str
+) -> None:
+    """Refuse unknown and missing keys of one mapping of a preset."""
+    for key in entry:
+        if key not in known:
+            raise RobotError(f"{source}: {where}unknown key '{key}': known are {', '.join(sorted(known))}")
+    for key in sorted(required):
+        if key not in entry:
+            raise RobotError(f"{source}: {where}key '{key}' is missing")

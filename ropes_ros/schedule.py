@@ -1,0 +1,394 @@
+"""Schedules: which joint holds which level when, the one source of truth that the commander and learning share.
+
+A schedule is a list of segments per joint and all that is needed to command them and to know the densities that
+result. It is stored as YAML, which holds everything and reads back equal; `ropes_ros.scheduling` draws schedules.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import yaml
+
+from ropes_ros.densities import Density, Levels, density_from_mapping
+from ropes_ros.errors import ScheduleError
+from ropes_ros.kinematics import Array, Sweep, turning_points
+
+if TYPE_CHECKING:
+    from ropes_ros.robot import Robot
+
+SCHEMA = 1
+NANOSECONDS = 1_000_000_000
+GRID = np.linspace(-1.0, 1.0, 257)
+
+DESIGNS = ("factorial", "single_joint")
+LIMIT_SHARE = 0.8
+"""Share of the joints' speed and acceleration limits that motions use."""
+SETTLE_NS = 100_000_000
+
+_FIELDS = ("joint", "level", "start_ns", "end_ns", "lo", "hi", "speed", "phase", "direction")
+_PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_./-]*")
+
+
+@dataclass(frozen=True)
+class JointMotion:
+    """What a schedule assumes of a joint: angles in rad, limits in rad/s and rad/s^2, sweep speeds in half ranges/s."""
+
+    name: str
+    home: float
+    half_range: float
+    max_velocity: float
+    max_acceleration: float
+    min_speed: float
+    max_speed: float
+
+    def __post_init__(self) -> None:
+        where = f"joint '{self.name}'"
+        for key in ("half_range", "max_velocity", "max_acceleration", "min_speed"):
+            if not getattr(self, key) > 0.0:
+                raise ScheduleError(f"{where}: {key} must be above 0, got {getattr(self, key)}")
+        if not self.min_speed <= self.max_speed <= self.speed_limit:
+            raise ScheduleError(
+                f"{where}: sweep speeds {self.min_speed} to {self.max_speed} half ranges/s must ascend and stay within"
+                f" {self.speed_limit:.4f}, {LIMIT_SHARE:.0%} of the joint's limit"
+            )
+        if self.max_speed**2 / self.acceleration > 1.0:
+            raise ScheduleError(
+                f"{where}: at {self.max_speed} half ranges/s its turns take more than a half range at"
+                f" {self.max_acceleration} rad/s^2: take lower speeds"
+            )
+
+    @property
+    def speed_limit(self) -> float:
+        """Largest speed of any motion in half ranges/s."""
+        return LIMIT_SHARE * self.max_velocity / self.half_range
+
+    @property
+    def acceleration(self) -> float:
+        """Acceleration of turns and transitions in half ranges/s^2."""
+        return LIMIT_SHARE * self.max_acceleration / self.half_range
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A labelled window of one joint, [start_ns, end_ns) from the schedule's start, and its sweep.
+
+    At start_ns the joint is a share `phase` (of the time) of its way between the turning points lo and hi (in u),
+    moving in `direction` (+1 or -1) at `speed` half ranges/s.
+    """
+
+    joint: int
+    level: str
+    start_ns: int
+    end_ns: int
+    lo: float
+    hi: float
+    speed: float
+    phase: float
+    direction: int
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A whole schedule; construction checks it.
+
+    Raises:
+        ScheduleError: Segments overlap, leave the schedule, name unknown joints or levels, or exceed limits.
+    """
+
+    robot: str
+    seed: int
+    design: str
+    levels: Levels
+    joints: tuple[JointMotion, ...]
+    segments: tuple[Segment, ...]
+    duration_ns: int
+    settle_ns: int = SETTLE_NS
+
+    def __post_init__(self) -> None:
+        if self.design not in DESIGNS:
+            raise ScheduleError(f"unknown design '{self.design}': known are {', '.join(DESIGNS)}")
+        last = [0] * len(self.joints)
+        for i, segment in enumerate(self.segments):
+            self._check_segment(segment, f"segment {i}", last)
+
+    def _check_segment(self, segment: Segment, where: str, last: list[int]) -> None:
+        if not 0 <= segment.joint < len(self.joints):
+            raise ScheduleError(f"{where}: joint number {segment.joint} is not one of {len(self.joints)} joints")
+        joint = self.joints[segment.joint]
+        where = f"{where} of joint '{joint.name}'"
+        if segment.level not in self.levels.ids:
+            raise ScheduleError(f"{where}: unknown level '{segment.level}': known are {', '.join(self.levels.ids)}")
+        if not last[segment.joint] + self.settle_ns <= segment.start_ns < segment.end_ns <= self.duration_ns:
+            raise ScheduleError(
+                f"{where}: the window {segment.start_ns} to {segment.end_ns} ns must not be empty, must begin at least"
+                f" {self.settle_ns} ns after the one before and end within the schedule of {self.duration_ns} ns"
+            )
+        last[segment.joint] = segment.end_ns
+        if not (-1.0 <= segment.lo < segment.hi <= 1.0 and 0.0 <= segment.phase <= 1.0 and abs(segment.direction) == 1):
+            raise ScheduleError(f"{where}: needs -1 <= lo < hi <= 1, 0 <= phase <= 1, direction 1 or -1, got {segment}")
+        if not 0.0 < segment.speed <= joint.speed_limit:
+            raise ScheduleError(f"{where}: speed {segment.speed} is outside (0, {joint.speed_limit:.4f}] half ranges/s")
+        if segment.hi - segment.lo < segment.speed**2 / joint.acceleration:
+            raise ScheduleError(
+                f"{where}: the interval {segment.lo} to {segment.hi} is too narrow to turn at speed {segment.speed}"
+            )
+
+    @property
+    def joint_names(self) -> tuple[str, ...]:
+        """Names of the joints in the robot's order."""
+        return tuple(joint.name for joint in self.joints)
+
+    @property
+    def grid(self) -> Array:
+        """The u at which `commanded` is given, float64 [G] over [-1, 1]."""
+        return GRID
+
+    @cached_property
+    def commanded(self) -> Array:
+        """Densities really commanded, float64 [J, K, G], averaged over the grid's cells.
+
+        They are the law of u at a labelled instant under the way segments are drawn: rounded turns dwell a little,
+        narrow intervals are widened. They follow from levels, limits and speeds alone; the trapezoidal rule over
+        `grid` gives 1.
+        """
+        table = np.empty((len(self.joints), len(self.levels), len(GRID)))
+        strata = (np.arange(1024) + 0.5) / 1024
+        slices = [density.slices(strata) for density in self.levels.densities]
+        memo: dict[tuple[float, float, float], Array] = {}
+        for j, joint in enumerate(self.joints):
+            key = (joint.acceleration, joint.min_speed, joint.max_speed)
+            if key not in memo:
+                memo[key] = np.stack([_law(lo, hi, joint) for lo, hi in slices])
+            table[j] = memo[key]
+        return table
+
+    @cached_property
+    def log_commanded(self) -> Array:
+        """Logarithm of `commanded`, float64 [J, K, G]; finite, as the uniform floor reaches every cell."""
+        return np.asarray(np.log(self.commanded))
+
+    @cached_property
+    def labelled_fraction(self) -> float:
+        """Share of the time in which a joint is labelled, averaged over joints."""
+        labelled = sum(segment.end_ns - segment.start_ns for segment in self.segments)
+        return labelled / (len(self.joints) * self.duration_ns)
+
+    @cached_property
+    def _tables(self) -> list[npt.NDArray[np.int64]]:
+        """Per joint, the start, end, level index and id of its segments: int64 [4, S]."""
+        index = {level: k for k, level in enumerate(self.levels.ids)}
+        tables = []
+        for j in range(len(self.joints)):
+            rows = [(s.start_ns, s.end_ns, index[s.level], i) for i, s in enumerate(self.segments) if s.joint == j]
+            tables.append(np.array(rows, dtype=np.int64).reshape(-1, 4).T)
+        return tables
+
+    def labels_at(self, t_ns: npt.NDArray[np.int64]) -> npt.NDArray[np.int16]:
+        """Level indices int16 [N, J] at times [N] in ns from the schedule's start; -1 where a joint has no label."""
+        return self._lookup(t_ns, 2).astype(np.int16)
+
+    def segment_ids_at(self, t_ns: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
+        """Segment ids int32 [N, J] (positions in `segments`) at times [N] in ns; -1 where a joint has no label."""
+        return self._lookup(t_ns, 3).astype(np.int32)
+
+    def _lookup(self, t_ns: npt.NDArray[np.int64], column: int) -> npt.NDArray[np.int64]:
+        t_ns = np.asarray(t_ns, dtype=np.int64)
+        found = np.full((len(t_ns), len(self.joints)), -1, dtype=np.int64)
+        for j, table in enumerate(self._tables):
+            i = np.searchsorted(table[0], t_ns, side="right") - 1
+            inside = (i >= 0) & (t_ns < (table[1][i] if len(table[1]) else 0))
+            found[inside, j] = table[column][i[inside]]
+        return found
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256, in hexadecimal, of the canonical YAML."""
+        return hashlib.sha256(self.to_yaml().encode()).hexdigest()
+
+    def to_yaml(self) -> str:
+        """The canonical YAML; `from_yaml` gives an equal schedule."""
+        head: dict[str, Any] = {
+            "schema": SCHEMA,
+            "robot": self.robot,
+            "seed": self.seed,
+            "design": self.design,
+            "duration_ns": self.duration_ns,
+            "settle_ns": self.settle_ns,
+        }
+        lines = ["# Interventions: angles in rad, times in ns from the start, u = (angle - home) / half_range."]
+        lines.append(yaml.safe_dump(head, sort_keys=False).rstrip())
+        lines.append("joints:  # speeds of the sweeps in half ranges/s")
+        lines += [_flow({joint.name: {key: getattr(joint, key) for key in _JOINT_KEYS}}) for joint in self.joints]
+        lines.append("levels:  # densities of u on [-1, 1]")
+        lines += [_flow({level: self.levels[level].to_mapping()}) for level in self.levels.ids]
+        lines.append(f"segments:  # {', '.join(_FIELDS)}")
+        names = [_scalar(name) for name in self.joint_names]
+        levels = {level: _scalar(level) for level in self.levels.ids}
+        lines += [
+            f"- [{names[s.joint]}, {levels[s.level]}, {s.start_ns}, {s.end_ns}, {s.lo:.6f}, {s.hi:.6f}, {s.speed:.6f},"
+            f" {s.phase:.6f}, {s.direction}]"
+            for s in self.segments
+        ]
+        return "\n".join(lines) + "\n"
+
+    def save(self, path: str | Path) -> None:
+        """Write the canonical YAML to a file."""
+        try:
+            Path(path).write_text(self.to_yaml(), encoding="utf-8")
+        except OSError as error:
+            raise ScheduleError(f"schedule {path} cannot be written: {error.strerror}") from None
+
+    @classmethod
+    def load(cls, path: str | Path) -> Schedule:
+        """Read a schedule from a YAML file; see `from_yaml`."""
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+        except OSError as error:
+            raise ScheduleError(f"schedule {path} cannot be read: {error.strerror}") from None
+        except UnicodeDecodeError:
+            raise ScheduleError(f"schedule {path} is not UTF-8 text") from None
+        return cls.from_yaml(text, str(path))
+
+    @classmethod
+    def from_yaml(cls, text: str, source: str = "schedule") -> Schedule:
+        """Read a schedule from YAML.
+
+        Args:
+            text: The YAML.
+            source: Where it comes from, for error messages.
+
+        Raises:
+            ScheduleError: The YAML is malformed, of another schema, or contradicts itself.
+        """
+        try:
+            document = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        except yaml.YAMLError as error:
+            raise ScheduleError(f"{source}: not YAML: {' '.join(str(error).split())}") from None
+        try:
+            return _read(document)
+        except ScheduleError as error:
+            raise ScheduleError(f"{source}: {error}") from None
+
+    def check_robot(self, robot: Robot) -> None:
+        """Refuse a robot other than the one that the schedule was made for.
+
+        Raises:
+            ScheduleError: Joints, ranges or limits differ.
+        """
+        if robot.name != self.robot or tuple(robot.joint_names) != self.joint_names:
+            raise ScheduleError(
+                f"the schedule is for robot '{self.robot}' with joints {', '.join(self.joint_names)}, not for"
+                f" '{robot.name}' with {', '.join(robot.joint_names)}: make a schedule for this robot"
+            )
+        for theirs, ours in zip(robot.joints, self.joints, strict=True):
+            for key in ("home", "half_range", "max_velocity", "max_acceleration"):
+                if not math.isclose(getattr(theirs, key), getattr(ours, key), rel_tol=1e-9, abs_tol=1e-9):
+                    raise ScheduleError(
+                        f"joint '{ours.name}': {key} is {getattr(theirs, key)} in the robot preset '{robot.name}' but"
+                        f" {getattr(ours, key)} in the schedule: make the schedule anew"
+                    )
+
+
+_JOINT_KEYS = tuple(name for name in JointMotion.__dataclass_fields__ if name != "name")
+
+
+def _law(lo: Array, hi: Array, joint: JointMotion) -> Array:
+    """Density [G] of u in the sweeps of equally likely slices [S] at evenly spread speeds."""
+    n = len(lo)
+    spread = np.mod((np.arange(n) + 0.5) * 0.6180339887498949, 1.0)
+    speed = joint.min_speed + (joint.max_speed - joint.min_speed) * spread
+    low, high = turning_points(lo, hi, speed, np.float64(joint.acceleration))
+    low, high, speed, zero = (x[:, None] for x in (low, high, speed, np.zeros(n)))
+    sweep = Sweep(low, high, speed, zero, zero, np.float64(joint.acceleration))
+    edges = np.concatenate([[-1.0], 0.5 * (GRID[1:] + GRID[:-1]), [1.0]])
+    mass = np.diff(sweep.occupancy(edges).mean(0))
+    return np.asarray(mass / np.diff(edges))
+
+
+def _scalar(text: str) -> str:
+    """A string as a YAML flow scalar, quoted where it would read as something else."""
+    plain = _PLAIN.fullmatch(text) and yaml.safe_load(text) == text
+    return text if plain else json.dumps(text)
+
+
+def _flow(entry: dict[str, Any]) -> str:
+    """One mapping entry as one line of YAML, indented."""
+    line = yaml.safe_dump(entry, sort_keys=False, default_flow_style=True, width=math.inf).strip()
+    return f"  {line[1:-1]}"
+
+
+# --- reading -----------------------------------------------------------------------------------------------------
+
+
+def _value(mapping: Mapping[str, Any], key: str, kind: type | tuple[type, ...], where: str = "") -> Any:
+    if key not in mapping:
+        raise ScheduleError(f"{where}key '{key}' is missing")
+    value = mapping[key]
+    if not isinstance(value, kind) or (isinstance(value, bool)):
+        names = "/".join(t.__name__ for t in (kind if isinstance(kind, tuple) else (kind,)))
+        raise ScheduleError(f"{where}key '{key}' must be {names}, got {value!r}")
+    return value
+
+
+def _read(document: object) -> Schedule:
+    if not isinstance(document, dict):
+        raise ScheduleError("a schedule is a mapping with the keys schema, robot, joints, levels, segments")
+    schema = _value(document, "schema", int)
+    if schema != SCHEMA:
+        raise ScheduleError(f"key 'schema' is {schema}, this version reads {SCHEMA}: make the schedule anew")
+    known = ("schema", "robot", "seed", "design", "duration_ns", "settle_ns", "joints", "levels", "segments")
+    for key in document:
+        if key not in known:
+            raise ScheduleError(f"unknown key '{key}': known are {', '.join(known)}")
+    joints = []
+    for name, entry in _value(document, "joints", dict).items():
+        where = f"joints: '{name}': "
+        if not isinstance(entry, dict) or set(entry) != set(_JOINT_KEYS) or not isinstance(name, str):
+            raise ScheduleError(f"{where}needs exactly the keys {', '.join(_JOINT_KEYS)}")
+        joints.append(JointMotion(name, **{key: float(_value(entry, key, (int, float), where)) for key in _JOINT_KEYS}))
+    densities: dict[str, Density] = {}
+    for level, entry in _value(document, "levels", dict).items():
+        try:
+            densities[str(level)] = density_from_mapping(entry)
+        except ScheduleError as error:
+            raise ScheduleError(f"levels: '{level}': {error}") from None
+    index = {joint.name: j for j, joint in enumerate(joints)}
+    segments = [_read_segment(row, i, index) for i, row in enumerate(_value(document, "segments", list))]
+    return Schedule(
+        robot=_value(document, "robot", str),
+        seed=_value(document, "seed", int),
+        design=_value(document, "design", str),
+        levels=Levels(densities),
+        joints=tuple(joints),
+        segments=tuple(segments),
+        duration_ns=_value(document, "duration_ns", int),
+        settle_ns=_value(document, "settle_ns", int),
+    )
+
+
+def _read_segment(row: object, number: int, joints: Mapping[str, int]) -> Segment:
+    where = f"segments: entry {number}: "
+    if not isinstance(row, list) or len(row) != len(_FIELDS):
+        raise ScheduleError(f"{where}needs [{', '.join(_FIELDS)}], got {row!r}")
+    joint, level, start_ns, end_ns, lo, hi, speed, phase, direction = row
+    if joint not in joints:
+        raise ScheduleError(f"{where}unknown joint '{joint}': known are {', '.join(joints)}")
+    if type(start_ns) is not int or type(end_ns) is not int or type(direction) is not int:
+        raise ScheduleError(f"{where}start_ns, end_ns and direction must be integers, got {row!r}")
+    for value in (lo, hi, speed, phase):
+        if type(value) is not float and type(value) is not int:
+            raise ScheduleError(f"{where}lo, hi, speed and phase must be numbers, got {row!r}")
+    return Segment(
+        joints[joint], str(level), start_ns, end_ns, float(lo), float(hi), float(speed), float(phase), direction
+    )

@@ -1,0 +1,1 @@
+"""The built-in simulator: a robot preset in MuJoCo under position control, seen by one camera."""

@@ -1,0 +1,93 @@
+"""Measured joint positions at given times, for evaluation only: nothing that learns may import it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ropes_ros.bags import Bag, open_bag
+from ropes_ros.cdr import NANOSECONDS, header_stamp
+from ropes_ros.errors import BagError
+
+MAX_GAP_NS = NANOSECONDS // 4
+"""Longest time between two joint states that is interpolated across, or held beyond first and last."""
+
+
+def load_truth(
+    bag_path: str | Path,
+    stamps_ns: NDArray[np.int64],
+    *,
+    joint_names: Sequence[str] | None = None,
+    topics: Mapping[str, str] | None = None,
+) -> NDArray[np.float64]:
+    """Joint positions that the robot reported, interpolated linearly.
+
+    Args:
+        bag_path: The bag.
+        stamps_ns: int64 [N], times in nanoseconds, in any order.
+        joint_names: Joints to return; by default those of the bag's schedule, in the robot preset's order.
+        topics: Topic of the role "joint_states", for bags from elsewhere.
+
+    Returns:
+        float64 [N, J] in radians.
+
+    Raises:
+        BagError: No joint states there, a joint is missing from them, or a time is more than 0.25 s from any.
+    """
+    with open_bag(bag_path, topics=topics) as bag:
+        names = tuple(bag.schedule.joint_names if joint_names is None else joint_names)
+        series = _series(bag, names)
+    positions = [_interpolate(*series[name], stamps_ns, f"{bag_path}: joint {name}") for name in names]
+    return np.stack(positions, axis=1)
+
+
+def _series(bag: Bag, names: tuple[str, ...]) -> dict[str, tuple[NDArray[np.int64], NDArray[np.float64]]]:
+    """Times and positions per joint, in order of time; messages may hold any subset of the joints."""
+    topic = bag.topic("joint_states")
+    type_name = bag.topics[topic].type_name
+    samples: dict[str, dict[int, float]] = {name: {} for name in names}
+    there: set[str] = set()
+    for message in bag.messages([topic]):
+        state = bag.deserialize(message.data, type_name)
+        stamp_ns = header_stamp(message.data)
+        there.update(state.name)
+        for name, position in zip(state.name, state.position, strict=False):
+            if name in samples:
+                samples[name][stamp_ns] = float(position)
+    missing = [name for name in names if not samples[name]]
+    if missing:
+        raise BagError(
+            f"{bag.path}: {topic} has no position of joint {', '.join(missing)}; it has "
+            f"{', '.join(sorted(there)) or 'none'}: was another robot recorded?"
+        )
+    series: dict[str, tuple[NDArray[np.int64], NDArray[np.float64]]] = {}
+    for name, values in samples.items():
+        times = np.array(sorted(values), dtype=np.int64)
+        positions = np.array([values[int(time)] for time in times])
+        if not np.isfinite(positions).all():
+            raise BagError(
+                f"{bag.path}: {topic} has positions of joint {name} that are no numbers: mend its publisher"
+            )
+        series[name] = times, positions
+    return series
+
+
+def _interpolate(
+    times: NDArray[np.int64], values: NDArray[np.float64], wanted: NDArray[np.int64], source: str
+) -> NDArray[np.float64]:
+    after = np.clip(np.searchsorted(times, wanted), 0, len(times) - 1)
+    before = np.clip(np.searchsorted(times, wanted, side="right") - 1, 0, len(times) - 1)
+    outside = np.maximum(times[0] - wanted, wanted - times[-1])
+    far = (times[after] - times[before] > MAX_GAP_NS) | (outside > MAX_GAP_NS)
+    if far.any():
+        first = (int(wanted[far].min()) - int(wanted.min())) / NANOSECONDS
+        raise BagError(
+            f"{source} has no state within {MAX_GAP_NS / NANOSECONDS} s of {int(far.sum())} of "
+            f"{len(wanted)} frames, "
+            f"the first {first:.1f} s after the start: evaluate on frames that joint states cover"
+        )
+    start = int(times[0])  # float64 holds nanoseconds since then, not since the epoch
+    return np.interp((wanted - start).astype(np.float64), (times - start).astype(np.float64), values)

@@ -1,0 +1,191 @@
+"""The command line: help, errors in one line, JSON that a script can read, commands for both runtimes."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ropes_ros import __version__, cli, processes
+from ropes_ros.cli.output import in_words
+from ropes_ros.cli.schedule import BINS, occupancies
+from ropes_ros.regimes import Schedule, make_schedule
+from ropes_ros.robot import load_robot
+
+COMMANDS = ("schedule", "sim", "record", "estimate", "train", "export", "evaluate", "recover", "info", "doctor", "demo")
+
+
+def ropes(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: str) -> tuple[int, str, str]:
+    """Run the command in this process: exit status, stdout, stderr."""
+    monkeypatch.setattr(sys, "argv", ["ropes", *arguments])
+    try:
+        status = cli.main()
+    except SystemExit as stop:
+        status = stop.code if isinstance(stop.code, int) else 0
+    said = capfd.readouterr()
+    return status, said.out, said.err
+
+
+@pytest.fixture(scope="module")
+def schedule_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("schedule") / "schedule.yaml"
+    make_schedule(load_robot("arm6"), duration_s=60.0, seed=3).save(path)
+    return path
+
+
+def test_help_names_every_command(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    status, out, _ = ropes(capfd, monkeypatch, "--help")
+    assert status == 0
+    assert all(f" {command} " in out for command in COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    status, out, _ = ropes(capfd, monkeypatch, command, "--help")
+    assert status == 0
+    assert f"ropes {command}" in out
+
+
+def test_version(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert ropes(capfd, monkeypatch, "--version")[:2] == (0, f"{__version__}\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["info", "nowhere"], "nowhere does not exist"),
+        (["recover", "nowhere"], "nowhere"),
+        (["schedule", "show", "nowhere.yaml"], "nowhere.yaml"),
+        (["schedule", "make", "--robot", "no_such_robot"], "no_such_robot"),
+        (["schedule", "make", "--levels", "hats:3"], "--levels hats:3"),
+        (["schedule", "make", "--design", "random"], "random"),
+        (["train", "nowhere", "--size", "96"], "--size 96"),
+        (["train", "nowhere"], "nowhere"),
+        (["export", "nowhere.pt", "model"], "nowhere.pt"),
+        (["evaluate", "no_model", "no_bag"], "no_model"),
+        (["estimate", "camera/image_raw", "--model", "no_model"], "no_model"),
+        (["record", ".", "--schedule", "x.yaml"], "never overwritten"),
+        (["record", "bag", "--schedule", "x.yaml"], "x.yaml does not exist"),
+    ],
+)
+def test_what_a_user_gets_wrong_is_one_line_on_stderr(
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    arguments: list[str],
+    part: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if arguments[0] in ("train", "export"):
+        pytest.importorskip("torch")
+    status, _, err = ropes(capfd, monkeypatch, *arguments)
+    assert status == 1
+    assert err.startswith("error: ") and err.count("\n") == 1
+    assert part in err
+
+
+def test_made_schedule_is_saved_and_shown_alike(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    path = tmp_path / "schedule.yaml"
+    make = ("schedule", "make", "--minutes", "1", "--seed", "5", "--save", str(path), "--json")
+    status, made, _ = ropes(capfd, monkeypatch, *make)
+    assert status == 0
+    _, shown, _ = ropes(capfd, monkeypatch, "schedule", "show", str(path), "--json")
+    content = json.loads(made)
+    assert json.loads(shown) == content
+    assert content["duration_s"] == 60.0 and content["seed"] == 5 and len(content["levels"]) == 8
+    assert content["label_noise_half_ranges"] == pytest.approx(0.155, abs=0.01)
+    assert content["segments"] == sum(joint["segments"] for joint in content["joints"])
+
+
+def test_labelled_share_is_the_one_that_the_schedule_answers(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, schedule_file: Path
+) -> None:
+    _, out, _ = ropes(capfd, monkeypatch, "schedule", "show", str(schedule_file), "--json")
+    schedule = Schedule.load(schedule_file)
+    stamps = np.arange(0, schedule.duration_ns, 10_000_000, dtype=np.int64)
+    labelled = (schedule.labels_at(stamps) >= 0).mean(axis=0)
+    assert [joint["labelled"] for joint in json.loads(out)["joints"]] == pytest.approx(labelled.tolist(), abs=0.01)
+
+
+def test_commanded_occupancy_follows_the_designed_one(schedule_file: Path) -> None:
+    designed, commanded = occupancies(Schedule.load(schedule_file))
+    assert designed.shape == (BINS,) and commanded.shape == (6, BINS)
+    assert designed.sum() == pytest.approx(1.0) and commanded.sum(axis=1) == pytest.approx(np.ones(6))
+    assert 0.5 * np.abs(commanded - designed).sum(axis=1).max() < 0.1
+
+
+def test_schedule_is_shown_to_a_person(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, schedule_file: Path
+) -> None:
+    status, out, _ = ropes(capfd, monkeypatch, "schedule", "show", str(schedule_file))
+    assert status == 0
+    assert "joint6" in out and "half ranges" in out and "█" in out
+
+
+def test_nodes_start_under_the_runtime_that_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    parameters = {"model": "a b", "rate": 30.0, "publish_tf": True}
+    monkeypatch.setattr(processes, "has_ros", lambda: False)
+    standalone = processes.node_command("estimator", parameters, {"camera": "/cam"})
+    assert standalone[1:4] == ["-m", "ropes_ros.standalone", "ropes_ros.nodes.estimator"]
+    assert standalone[4:] == [
+        "--ros-args", "-p", 'model:="a b"', "-p", "rate:=30.0", "-p", "publish_tf:=true", "-r", "camera:=/cam",
+    ]  # fmt: skip
+    monkeypatch.setattr(processes, "has_ros", lambda: True)
+    assert processes.node_command("sim_arm")[1:] == ["-m", "ropes_ros.nodes.autostart", "ropes_ros.nodes.sim_arm"]
+
+
+SLEEPER = "import time; print('up', flush=True); time.sleep(60)"
+
+
+def test_leaving_the_group_ends_what_still_runs() -> None:
+    with processes.Processes() as group:
+        process = group.start([sys.executable, "-c", SLEEPER], output=subprocess.PIPE)
+        assert process.stdout is not None and process.stdout.readline() == b"up\n"
+    assert process.returncode == -signal.SIGINT or process.returncode == 1
+
+
+def test_waiting_ends_when_another_process_fails() -> None:
+    with processes.Processes() as group:
+        long = group.start([sys.executable, "-c", "import time; time.sleep(60)"])
+        group.start([sys.executable, "-c", "raise SystemExit(7)"])
+        assert group.wait(long) == 7
+
+
+def test_waiting_has_an_end() -> None:
+    with processes.Processes() as group, pytest.raises(TimeoutError):
+        group.wait(group.start([sys.executable, "-c", "import time; time.sleep(60)"]), timeout=0.1)
+
+
+def test_termination_takes_the_group_down() -> None:
+    script = (
+        "import sys; from ropes_ros.processes import Processes\n"
+        "with Processes() as group:\n"
+        f"    child = group.start([sys.executable, '-c', {SLEEPER!r}])\n"
+        "    print(child.pid, flush=True)\n"
+        "    group.wait(child)\n"
+    )
+    parent = subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    assert parent.stdout is not None
+    lines = {parent.stdout.readline().strip(), parent.stdout.readline().strip()}
+    child = int(next(iter(lines - {"up"})))
+    parent.terminate()
+    parent.wait(20)
+    deadline = time.monotonic() + 10
+    while Path(f"/proc/{child}").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not Path(f"/proc/{child}").exists()
+
+
+@pytest.mark.parametrize(("seconds", "words"), [(4.2, "4.2 s"), (200, "3 min 20 s"), (3900, "1 h 5 min")])
+def test_durations_in_words(seconds: float, words: str) -> None:
+    assert in_words(seconds) == words

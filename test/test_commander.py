@@ -1,0 +1,342 @@
+"""The commander node against a stand-in for rclpy that keeps what is published and moves time by hand."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from enum import Enum
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ropes_ros.motion import Trajectory
+from ropes_ros.regimes import NONE, RegimeTimeline, Schedule, make_schedule, regime_from_msg, regime_to_msg
+from ropes_ros.robot import load_robot
+from ropes_ros.sim.commands import apply_command
+from ropes_ros.sim.trajectory import TrajectoryBuffer
+from ropes_ros.standalone.messages import deserialize_message, interface_modules, serialize_message
+
+SECOND = 1_000_000_000
+NOW = 1_700_000_000 * SECOND
+ROBOT = load_robot("arm6")
+
+
+class Publisher:
+    def __init__(self, topic: str, qos: Any) -> None:
+        self.topic, self.qos, self.active, self.listeners = topic, qos, False, 1
+        self.sent: list[Any] = []
+
+    def publish(self, message: Any) -> None:
+        if self.active:
+            self.sent.append(deserialize_message(serialize_message(message), type(message)))
+
+    def get_subscription_count(self) -> int:
+        return self.listeners
+
+    def wait_for_all_acked(self, timeout: Any) -> bool:
+        return True
+
+
+class World:
+    """Time, parameters and publishers of the one node under test."""
+
+    def __init__(self) -> None:
+        self.now_ns = NOW
+        self.ok = True
+        self.parameters: dict[str, Any] = {}
+        self.publishers: dict[str, Publisher] = {}
+        self.subscriptions: dict[str, Callable[[Any], None]] = {}
+        self.timers: list[SimpleNamespace] = []
+        self.log: list[tuple[str, str]] = []
+
+    def run(self, seconds: float, *, ticking: bool = True) -> None:
+        end = self.now_ns + round(seconds * SECOND)
+        while self.ok and self.now_ns < end:
+            due = min((timer.due for timer in self.timers), default=end)
+            self.now_ns = max(self.now_ns, min(due, end))
+            for timer in [timer for timer in self.timers if timer.due <= self.now_ns and self.now_ns < end]:
+                timer.due += timer.period
+                if ticking and timer in self.timers:
+                    timer.callback()
+
+
+def _lifecycle_node(world: World) -> type:
+    class Node:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def declare_parameter(self, name: str, default: Any, descriptor: Any) -> None:
+            world.parameters.setdefault(name, default)
+
+        def get_parameter(self, name: str) -> Any:
+            return SimpleNamespace(value=world.parameters[name])
+
+        def get_logger(self) -> Any:
+            def level(kind: str) -> Callable[[str], None]:
+                return lambda text: world.log.append((kind, text))
+
+            return SimpleNamespace(**{kind: level(kind) for kind in ("info", "warning", "error")})
+
+        def get_clock(self) -> Any:
+            return SimpleNamespace(now=lambda: SimpleNamespace(nanoseconds=world.now_ns))
+
+        def get_name(self) -> str:
+            return self.name
+
+        def create_lifecycle_publisher(self, kind: Any, topic: str, qos: Any) -> Publisher:
+            return world.publishers.setdefault(topic, Publisher(topic, qos))
+
+        def create_subscription(self, kind: Any, topic: str, callback: Any, qos: Any) -> str:
+            world.subscriptions[topic] = callback
+            return topic
+
+        def destroy_subscription(self, topic: str) -> None:
+            del world.subscriptions[topic]
+
+        def create_timer(self, period: float, callback: Any, clock: Any = None) -> Any:
+            step = round(period * SECOND)
+            timer = SimpleNamespace(period=step, due=world.now_ns + step, callback=callback)
+            world.timers.append(timer)
+            return timer
+
+        def destroy_timer(self, timer: Any) -> None:
+            world.timers.remove(timer)
+
+        def destroy_publisher(self, publisher: Publisher) -> None:
+            del world.publishers[publisher.topic]
+
+        def on_activate(self, state: Any) -> None:
+            for publisher in world.publishers.values():
+                publisher.active = True
+
+        def on_deactivate(self, state: Any) -> None:
+            for publisher in world.publishers.values():
+                publisher.active = False
+
+    return Node
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    world = World()
+
+    def shutdown() -> None:
+        world.ok = False
+
+    result = Enum("TransitionCallbackReturn", ["SUCCESS", "FAILURE"])
+    modules = {
+        "rclpy": {"ok": lambda: world.ok, "try_shutdown": shutdown},
+        "rclpy.clock": {"Clock": SimpleNamespace, "ClockType": SimpleNamespace(STEADY_TIME=2)},
+        "rclpy.duration": {"Duration": SimpleNamespace},
+        "rclpy.executors": {"ExternalShutdownException": RuntimeError},
+        "rclpy.lifecycle": {
+            "LifecycleNode": _lifecycle_node(world),
+            "LifecycleState": object,
+            "TransitionCallbackReturn": result,
+        },
+        "rclpy.qos": {
+            "QoSProfile": SimpleNamespace,
+            "QoSReliabilityPolicy": SimpleNamespace(RELIABLE="reliable"),
+            "QoSDurabilityPolicy": SimpleNamespace(TRANSIENT_LOCAL="transient local"),
+            "qos_profile_sensor_data": None,
+        },
+    }
+    for name, content in modules.items():
+        module = ModuleType(name)
+        module.__dict__.update(content)
+        monkeypatch.setitem(sys.modules, name, module)
+    for name, module in interface_modules().items():
+        monkeypatch.setitem(sys.modules, name, module)
+    for name in ("ropes_ros.nodes.common", "ropes_ros.nodes.commander"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    yield world
+    for name in ("ropes_ros.nodes.common", "ropes_ros.nodes.commander"):
+        sys.modules.pop(name, None)
+
+
+@pytest.fixture(scope="module")
+def schedule_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("schedule") / "schedule.yaml"
+    make_schedule(ROBOT, duration_s=20.0, seed=2).save(path)
+    return path
+
+
+def _configured(world: World, **parameters: Any) -> tuple[Any, bool]:
+    from ropes_ros.nodes.commander import Commander
+
+    world.parameters.update(parameters)
+    node = Commander()
+    return node, node.on_configure(None).name == "SUCCESS"
+
+
+def _active(world: World, **parameters: Any) -> Any:
+    node, configured = _configured(world, **parameters)
+    assert configured, world.log
+    node.on_activate(None)
+    return node
+
+
+def _joint_states(positions: np.ndarray, names: tuple[str, ...] = ROBOT.joint_names) -> Any:
+    return SimpleNamespace(name=list(names), position=positions.tolist())
+
+
+def _diagnostics(world: World) -> dict[str, str]:
+    status = world.publishers["/diagnostics"].sent[-1].status[0]
+    return {"message": status.message, **{pair.key: pair.value for pair in status.values}}
+
+
+def _sent_labels(world: World, schedule: Schedule, times: np.ndarray) -> np.ndarray:
+    states = [regime_from_msg(message, ROBOT.joint_names) for message in world.publishers["ropes/regime"].sent]
+    return RegimeTimeline(states, schedule.joint_names, schedule.levels.ids).labels_at(times)
+
+
+def test_a_whole_schedule_is_commanded_announced_and_ended(world: World, schedule_path: Path) -> None:
+    _active(world, schedule=str(schedule_path), exit_when_done=True)
+    schedule = Schedule.load(schedule_path)
+    buffer = TrajectoryBuffer(ROBOT.home, ROBOT.lower, ROBOT.upper)
+    sent = world.publishers["joint_command"].sent
+    times, positions = [], []
+    while world.ok and world.now_ns < NOW + 60 * SECOND:
+        before = len(sent)
+        world.run(0.02)
+        for message in sent[before:]:
+            assert apply_command(message, "JointTrajectory", ROBOT, buffer, world.now_ns)
+        times.append(world.now_ns)
+        positions.append(buffer.sample(world.now_ns))
+    assert not world.ok, "the node has not ended the process"
+    assert _diagnostics(world)["state"] == "done"
+    assert _diagnostics(world)["schedule_hash"] == schedule.hash
+    start_ns = int(_diagnostics(world)["start_ns"])
+    elapsed = np.array(times) - start_ns
+    assert 20.0 <= (times[-1] - start_ns) / SECOND < 21.0
+    assert np.abs(np.array(positions) - Trajectory(ROBOT, schedule).positions_at(elapsed)).max() < 2e-3
+    assert np.array_equal(_sent_labels(world, schedule, np.array(times)), schedule.labels_at(elapsed))
+    last = regime_from_msg(world.publishers["ropes/regime"].sent[-1])
+    assert last.levels == (NONE,) * 6
+    assert world.publishers["ropes/regime"].qos.durability == "transient local"
+
+
+def test_nothing_moves_until_everybody_listens(world: World, schedule_path: Path) -> None:
+    _active(world, schedule=str(schedule_path), wait_for_recorder=True)
+    commands, regimes = world.publishers["joint_command"], world.publishers["ropes/regime"]
+    commands.listeners = regimes.listeners = 0
+    clock, world.now_ns = world.now_ns, 0
+    world.timers[-1].callback()
+    assert _diagnostics(world)["message"] == "waiting for the first /clock"
+    world.now_ns = clock
+    world.run(5.0)
+    assert "listens to joint_command" in _diagnostics(world)["message"]
+    commands.listeners = 1
+    world.run(5.0)
+    assert "recorder" in _diagnostics(world)["message"]
+    assert _diagnostics(world)["state"] == "waiting"
+    assert commands.sent == [] and regimes.sent == []
+    regimes.listeners = 1
+    world.run(1.0)
+    assert "joint_states" in _diagnostics(world)["message"]
+    world.run(3.0)
+    assert _diagnostics(world)["state"] == "running"
+    assert commands.sent and regimes.sent
+
+
+def test_the_robot_starts_from_where_joint_states_say(world: World, schedule_path: Path) -> None:
+    _active(world, schedule=str(schedule_path))
+    there = ROBOT.denormalise(np.array([0.5, 0.5, -0.5, 0.2, -0.2, 0.9]))
+    order = [3, 1, 0, 5, 4, 2]
+    world.subscriptions["joint_states"](_joint_states(there[:2], ROBOT.joint_names[:2]))
+    names = tuple(ROBOT.joint_names[i] for i in order)
+    world.subscriptions["joint_states"](_joint_states(there[order], names))
+    world.run(0.7)
+    message = world.publishers["joint_command"].sent[0]
+    assert list(message.joint_names) == list(ROBOT.joint_names)
+    assert np.allclose(message.points[0].positions, there)
+    assert "joint_states" not in world.subscriptions
+
+
+@pytest.mark.parametrize("command_type", ["Float64MultiArray", "JointState"])
+def test_single_targets_are_sent_as_they_are_due(world: World, schedule_path: Path, command_type: str) -> None:
+    _active(world, schedule=str(schedule_path), command_type=command_type, exit_when_done=True)
+    schedule = Schedule.load(schedule_path)
+    trajectory = Trajectory(ROBOT, schedule)
+    sent, times = world.publishers["joint_command"].sent, []
+    while world.ok and world.now_ns < NOW + 60 * SECOND:
+        before = len(sent)
+        world.run(0.02)
+        times += [world.now_ns] * (len(sent) - before)
+    assert not world.ok
+    start_ns = int(_diagnostics(world)["start_ns"])
+    positions = np.array([m.data if command_type == "Float64MultiArray" else m.position for m in sent])
+    slack = 0.03 * ROBOT.max_velocity
+    assert (np.abs(positions - trajectory.positions_at(np.array(times) - start_ns)) <= slack).all()
+    grid = np.arange(NOW, times[-1], 10_000_000)
+    assert np.array_equal(_sent_labels(world, schedule, grid), schedule.labels_at(grid - start_ns))
+
+
+def test_a_stalled_process_is_counted_and_said(world: World, schedule_path: Path) -> None:
+    _active(world, schedule=str(schedule_path))
+    world.run(10.0)
+    world.run(8.0, ticking=False)
+    world.run(3.0)
+    assert _diagnostics(world)["late_chunks"] == "1"
+    assert any(kind == "warning" and "too late" in text for kind, text in world.log)
+    schedule = Schedule.load(schedule_path)
+    times = np.arange(NOW + 14 * SECOND, NOW + 18 * SECOND, 10_000_000)
+    assert (_sent_labels(world, schedule, times) == -1).all()
+
+
+def test_deactivation_stops_the_robot_and_activation_begins_anew(world: World, schedule_path: Path) -> None:
+    node = _active(world, schedule=str(schedule_path))
+    world.run(8.0)
+    node.on_deactivate(None)
+    assert world.timers == []
+    message = world.publishers["joint_command"].sent[-1]
+    last = message.points[-1]
+    assert not any(last.velocities)
+    assert last.time_from_start.sec == 0
+    regime = regime_from_msg(world.publishers["ropes/regime"].sent[-1])
+    assert regime.levels == (NONE,) * 6 and regime.stamp_ns == world.now_ns
+    node.on_activate(None)
+    world.run(6.0)
+    assert _diagnostics(world)["state"] == "running"
+    node.on_deactivate(None)
+    node.on_cleanup(None)
+    assert world.publishers == {}
+
+
+def test_waypoints_end_by_themselves_without_labels(world: World) -> None:
+    _active(world, motion="waypoints", duration=10.0, seed=4, exit_when_done=True)
+    world.run(40.0)
+    assert not world.ok
+    regimes = [regime_from_msg(message) for message in world.publishers["ropes/regime"].sent]
+    assert [regime.levels for regime in regimes] == [(NONE,) * 6]
+    assert len(world.publishers["joint_command"].sent) > 15
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({}, "parameter schedule is empty"),
+        ({"schedule": "/no/such.yaml"}, "/no/such.yaml cannot be read"),
+        ({"motion": "dance"}, "parameter motion is 'dance'"),
+        ({"motion": "waypoints", "command_type": "Twist"}, "parameter command_type is 'Twist'"),
+        ({"motion": "waypoints", "robot": "r2d2"}, "unknown robot 'r2d2'"),
+        ({"motion": "waypoints", "horizon": 0.6}, "horizon must be at least twice"),
+    ],
+)
+def test_bad_parameters_are_refused_with_one_line(world: World, parameters: dict[str, Any], message: str) -> None:
+    _, configured = _configured(world, **parameters)
+    assert not configured
+    ((kind, text),) = world.log
+    assert kind == "error" and message in text and "\n" not in text
+
+
+def test_regime_message_round_trip_in_this_runtime(world: World, schedule_path: Path) -> None:
+    _active(world, schedule=str(schedule_path))
+    world.run(8.0)
+    for message in world.publishers["ropes/regime"].sent:
+        state = regime_from_msg(message, ROBOT.joint_names)
+        again = regime_to_msg(state, ROBOT.joint_names)
+        assert serialize_message(again) == serialize_message(message)

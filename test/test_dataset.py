@@ -1,0 +1,473 @@
+"""Frames, labels and splits: what they say is what was commanded, and no joint state is ever involved."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from rosbags.rosbag2 import StoragePlugin, Writer
+from synthetic import (
+    FRAME_PERIOD_NS,
+    START_NS,
+    draw,
+    header,
+    image_cdr,
+    joint_states_cdr,
+    message,
+    positions_of,
+    regime_cdr,
+    regime_states,
+    serialize,
+    stick_robot,
+    typestore,
+    write_synthetic_bag,
+)
+
+from ropes_ros import dataset
+from ropes_ros.bags import TOPICS, BagWriter, open_bag
+from ropes_ros.dataset import FrameSet, area_weights, load_frames, split_spans
+from ropes_ros.errors import BagError, RopesError, TrainingError
+from ropes_ros.regimes import Schedule
+from ropes_ros.truth import load_truth
+
+SIZE = (32, 24)
+Edit = Callable[[str, int, bytes], "bytes | None"]
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Schedule]:
+    path = tmp_path_factory.mktemp("recorded") / "bag"
+    return path, write_synthetic_bag(path, frames=400, seed=3)
+
+
+@pytest.fixture(scope="module")
+def frames(recorded: tuple[Path, Schedule], tmp_path_factory: pytest.TempPathFactory) -> FrameSet:
+    return load_frames(recorded[0], size=SIZE, cache_dir=tmp_path_factory.mktemp("cache"))
+
+
+def rewrite(source: Path, target: Path, edit: Edit, **header_changes: str | None) -> Path:
+    """Copy a bag message by message; `edit` returns the message to write, or None to leave it out."""
+    with open_bag(source) as bag:
+        assert bag.header is not None
+        kept = {"schedule_yaml": bag.header.schedule_yaml, "schedule_hash": bag.header.schedule_hash}
+        with BagWriter(target, robot=bag.header.robot, **{**kept, **header_changes}) as writer:
+            for topic in bag.topics.values():
+                writer.add_topic(topic.name, topic.type_name)
+            for entry in bag.messages():
+                data = edit(entry.topic, entry.log_time_ns, entry.data)
+                if data is not None:
+                    writer.write(entry.topic, data, entry.log_time_ns)
+    return target
+
+
+def write_bag(
+    path: Path, schedule: Schedule, images: list[bytes], type_name: str = "sensor_msgs/msg/Image"
+) -> Path:
+    """A bag of given image messages with the regimes of a schedule."""
+    with BagWriter(
+        path, robot="stick", schedule_yaml=schedule.to_yaml(), schedule_hash=schedule.hash
+    ) as writer:
+        writer.add_topic(TOPICS["image"], type_name)
+        writer.add_topic(TOPICS["regime"], "diagnostic_msgs/msg/DiagnosticArray")
+        for state in regime_states(schedule, START_NS):
+            writer.write(TOPICS["regime"], regime_cdr(state, schedule.joint_names), state.stamp_ns)
+        for number, cdr in enumerate(images):
+            writer.write(TOPICS["image"], cdr, START_NS + number)
+    return path
+
+
+def assert_same(one: FrameSet, other: FrameSet) -> None:
+    """Everything that learning sees is equal bit by bit."""
+    for field in dataclasses.fields(FrameSet):
+        a, b = getattr(one, field.name), getattr(other, field.name)
+        if isinstance(a, np.ndarray):
+            assert a.dtype == b.dtype and np.array_equal(a, b), field.name
+        elif field.name != "bag_hash":
+            assert a == b, field.name
+
+
+def test_images_stamps_and_labels_are_those_of_the_schedule(
+    recorded: tuple[Path, Schedule], frames: FrameSet
+) -> None:
+    path, schedule = recorded
+    robot = stick_robot(path.with_suffix(".robot"))
+    positions = positions_of(robot, schedule, frames.stamps_ns)
+    assert len(frames) == 400 and frames.images.shape == (400, 24, 32, 3) and frames.camera_size == (64, 48)
+    assert (np.diff(frames.stamps_ns) == FRAME_PERIOD_NS).all()
+    for number in (0, 150, 399):
+        expected = cv2.resize(draw(positions[number], (64, 48)), SIZE, interpolation=cv2.INTER_AREA)
+        assert np.array_equal(frames.images[number], expected)
+    elapsed = frames.stamps_ns - START_NS
+    assert np.array_equal(frames.labels, schedule.labels_at(elapsed))
+    assert np.array_equal(frames.segments >= 0, frames.labels >= 0)
+    assert (frames.labels >= 0).mean() > 0.4
+    assert frames.level_ids == tuple(schedule.levels.ids)
+    assert frames.joint_names == ("joint1", "joint2")
+    assert np.allclose(np.exp(frames.log_density), schedule.commanded)
+    assert frames.schedule_hash == schedule.hash
+
+
+def test_labels_hold_from_a_segments_start_to_just_before_its_end(
+    tmp_path: Path, recorded: tuple[Path, Schedule]
+) -> None:
+    schedule = recorded[1]
+    segment = schedule.segments[4]
+    stamps = [
+        START_NS + t for t in (segment.start_ns - 1, segment.start_ns, segment.end_ns - 1, segment.end_ns)
+    ]
+    pixels = np.zeros((24, 32, 3), dtype=np.uint8)
+    bag = write_bag(tmp_path / "bag", schedule, [image_cdr(stamp, pixels) for stamp in stamps])
+    labels = load_frames(bag, size=SIZE, cache_dir=tmp_path / "cache").labels[:, segment.joint]
+    level = schedule.levels.ids.index(segment.level)
+    assert labels.tolist() == [-1, level, level, -1]
+
+
+def test_a_lost_regime_message_leaves_no_stale_label(tmp_path: Path, recorded: tuple[Path, Schedule]) -> None:
+    path, schedule = recorded
+    regimes = [state.stamp_ns for state in regime_states(schedule, START_NS)]
+    lost = regimes[len(regimes) // 2]
+    bag = rewrite(
+        path,
+        tmp_path / "bag",
+        lambda topic, t, data: None if topic == TOPICS["regime"] and t == lost else data,
+    )
+    found = load_frames(bag, size=SIZE, cache_dir=tmp_path / "cache")
+    truth = schedule.labels_at(found.stamps_ns - START_NS)
+    before, after = regimes[len(regimes) // 2 - 1], regimes[len(regimes) // 2 + 1]
+    unsure = (found.stamps_ns >= before) & (found.stamps_ns < after)
+    assert unsure.any()
+    assert (found.labels[unsure] == -1).all()
+    assert np.array_equal(found.labels[~unsure], truth[~unsure])
+
+
+def corrupt_joint_states(topic: str, time_ns: int, data: bytes) -> bytes | None:
+    if topic != TOPICS["joint_states"]:
+        return data
+    if time_ns % 3 == 0:
+        return b"\x00\x01\x00\x00 no message at all"
+    return joint_states_cdr(time_ns, ("elbow", "nose"), np.array([np.nan, 1e9]))
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [corrupt_joint_states, lambda topic, _, data: None if topic == TOPICS["joint_states"] else data],
+    ids=["corrupted", "stripped"],
+)
+def test_joint_states_have_no_way_into_the_frames(
+    tmp_path: Path, recorded: tuple[Path, Schedule], frames: FrameSet, edit: Edit
+) -> None:
+    bag = rewrite(recorded[0], tmp_path / "bag", edit)
+    assert_same(load_frames(bag, size=SIZE, cache_dir=tmp_path / "cache"), frames)
+
+
+def test_only_image_and_regime_topics_are_asked_for(
+    tmp_path: Path, recorded: tuple[Path, Schedule], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[set[str]] = []
+    original = dataset.Bag.messages
+
+    def spy(bag: dataset.Bag, topics: tuple[str, ...] = ()) -> object:
+        asked.append(set(topics))
+        return original(bag, topics)
+
+    monkeypatch.setattr(dataset.Bag, "messages", spy)
+    load_frames(recorded[0], size=SIZE, cache_dir=tmp_path)
+    assert asked == [{TOPICS["image"], TOPICS["regime"]}]
+
+
+def test_loading_twice_gives_the_same_and_the_cache_spares_the_images(
+    tmp_path: Path, recorded: tuple[Path, Schedule], frames: FrameSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = load_frames(recorded[0], size=SIZE, cache_dir=tmp_path)
+    monkeypatch.setattr(dataset, "_decode", None)
+    second = load_frames(recorded[0], size=SIZE, cache_dir=tmp_path)
+    assert_same(first, second)
+    assert_same(first, frames)
+    assert first.bag_hash == second.bag_hash
+    assert first.description()["bag_hash"] == first.bag_hash
+
+
+def test_each_size_has_its_own_cache_entry(tmp_path: Path, recorded: tuple[Path, Schedule]) -> None:
+    small = load_frames(recorded[0], size=(16, 12), cache_dir=tmp_path)
+    full = load_frames(recorded[0], size=(64, 48), cache_dir=tmp_path)
+    assert small.images.shape[1:] == (12, 16, 3)
+    assert full.images.shape[1:] == (48, 64, 3)
+
+
+def test_an_interrupted_load_leaves_nothing_that_looks_whole(
+    tmp_path: Path, recorded: tuple[Path, Schedule], frames: FrameSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(done: int, total: int) -> None:
+        if done > 100:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        load_frames(recorded[0], size=SIZE, cache_dir=tmp_path, progress=stop)
+    assert list(tmp_path.iterdir()) == []
+    # a process killed outright cannot tidy up: what it leaves must not be taken for an entry either
+    with monkeypatch.context() as patch:
+        patch.setattr(dataset.shutil, "rmtree", lambda *_, **__: None)
+        with pytest.raises(KeyboardInterrupt):
+            load_frames(recorded[0], size=SIZE, cache_dir=tmp_path, progress=stop)
+    assert len(list(tmp_path.iterdir())) == 1
+    assert_same(load_frames(recorded[0], size=SIZE, cache_dir=tmp_path), frames)
+
+
+@pytest.mark.parametrize("encoding", ["rgb8", "bgr8", "rgba8", "bgra8", "mono8"])
+def test_encodings_and_padding(tmp_path: Path, recorded: tuple[Path, Schedule], encoding: str) -> None:
+    schedule = recorded[1]
+    rng = np.random.default_rng(0)
+    rgb = rng.integers(0, 256, (24, 32, 3)).astype(np.uint8)
+    alpha = np.full((24, 32, 1), 9, dtype=np.uint8)
+    encoded = {
+        "rgb8": rgb,
+        "bgr8": rgb[..., ::-1],
+        "rgba8": np.concatenate([rgb, alpha], axis=2),
+        "bgra8": np.concatenate([rgb[..., ::-1], alpha], axis=2),
+        "mono8": rgb[..., :1],
+    }[encoding]
+    expected = np.repeat(rgb[..., :1], 3, axis=2) if encoding == "mono8" else rgb
+    stamp = START_NS + schedule.segments[0].start_ns
+    bag = write_bag(tmp_path / "bag", schedule, [image_cdr(stamp, encoded, encoding, padding=5)])
+    found = load_frames(bag, size=(32, 24), cache_dir=tmp_path / "cache")
+    assert np.array_equal(found.images[0], expected)
+
+
+def compressed_cdr(stamp_ns: int, data: NDArray[np.uint8]) -> bytes:
+    return serialize(
+        message("sensor_msgs/msg/CompressedImage", header=header(stamp_ns), format="rgb8; png", data=data)
+    )
+
+
+def test_compressed_images(tmp_path: Path, recorded: tuple[Path, Schedule]) -> None:
+    schedule = recorded[1]
+    stamp = START_NS + schedule.segments[0].start_ns
+    rgb = draw(np.array([0.3, 0.4]), (64, 48))
+    png = cv2.imencode(".png", rgb[..., ::-1])[1]
+    jpeg = cv2.imencode(".jpg", rgb[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 98])[1]
+    kind = "sensor_msgs/msg/CompressedImage"
+    images = [compressed_cdr(stamp, png), compressed_cdr(stamp + 1, jpeg)]
+    bag = write_bag(tmp_path / "bag", schedule, images, kind)
+    found = load_frames(bag, size=(64, 48), cache_dir=tmp_path / "cache").images
+    assert np.array_equal(found[0], rgb)
+    assert np.abs(found[1].astype(int) - rgb).mean() < 3
+    broken = write_bag(tmp_path / "broken", schedule, [compressed_cdr(stamp, png[:40])], kind)
+    with pytest.raises(BagError, match=r"broken.*cannot be decoded"):
+        load_frames(broken, size=(64, 48), cache_dir=tmp_path / "cache")
+
+
+def test_frames_are_sorted_by_stamp_and_duplicates_left_out(
+    tmp_path: Path, recorded: tuple[Path, Schedule]
+) -> None:
+    schedule = recorded[1]
+    first = START_NS + schedule.segments[0].start_ns
+    order = [0, 2, 1, 2, 3]
+    images = [image_cdr(first + n, np.full((24, 32, 3), 10 * n, dtype=np.uint8)) for n in order]
+    bag = write_bag(tmp_path / "bag", schedule, images)
+    found = load_frames(bag, size=SIZE, cache_dir=tmp_path / "cache")
+    assert (found.stamps_ns - first).tolist() == [0, 1, 2, 3]
+    assert found.images[:, 0, 0, 0].tolist() == [0, 10, 20, 30]
+    assert found.duplicates == 1
+
+
+def test_bags_that_cannot_be_learned_from_say_why(tmp_path: Path, recorded: tuple[Path, Schedule]) -> None:
+    path, schedule = recorded
+    cache = tmp_path / "cache"
+    stamp = START_NS + schedule.segments[0].start_ns
+    pixels = np.zeros((24, 32, 3), dtype=np.uint8)
+    outside = write_bag(tmp_path / "outside", schedule, [image_cdr(5, pixels)])
+    with pytest.raises(BagError, match=r"none of its 1 frames is in a regime.*use_sim_time"):
+        load_frames(outside, size=SIZE, cache_dir=cache)
+    odd = write_bag(tmp_path / "odd", schedule, [image_cdr(stamp, pixels, "yuv420")])
+    with pytest.raises(BagError, match=r"odd: /camera/image_raw: .*'yuv420'"):
+        load_frames(odd, size=SIZE, cache_dir=cache)
+    short = write_bag(tmp_path / "short", schedule, [image_cdr(stamp, pixels)[:200]])
+    with pytest.raises(BagError, match=r"short: /camera/image_raw: .*cut short"):
+        load_frames(short, size=SIZE, cache_dir=cache)
+    changing = [image_cdr(stamp, pixels), image_cdr(stamp + 1, np.zeros((48, 64, 3), dtype=np.uint8))]
+    with pytest.raises(BagError, match=r"change their size \(32x24, 64x48\)"):
+        load_frames(write_bag(tmp_path / "changing", schedule, changing), size=SIZE, cache_dir=cache)
+    with pytest.raises(BagError, match=r"images are 64x48, 128x96 was asked for"):
+        load_frames(path, size=(128, 96), cache_dir=cache)
+    with pytest.raises(BagError, match=r"/joint_states is of type sensor_msgs/msg/JointState, not an image"):
+        load_frames(path, size=SIZE, cache_dir=cache, topics={"image": "/joint_states"})
+    assert len(list(cache.iterdir())) == 1  # what the first bag left; failures leave nothing
+
+
+def test_the_schedule_must_be_the_one_that_was_commanded(
+    tmp_path: Path, recorded: tuple[Path, Schedule]
+) -> None:
+    path, schedule = recorded
+    other = write_synthetic_bag(tmp_path / "other", frames=20, seed=99)
+    with pytest.raises(BagError, match="name the schedule that the commander ran"):
+        load_frames(path, size=SIZE, cache_dir=tmp_path / "cache", schedule=other)
+    altered = rewrite(path, tmp_path / "altered", lambda _, __, data: data, schedule_yaml=other.to_yaml())
+    with pytest.raises(BagError, match="it was altered"):
+        load_frames(altered, size=SIZE, cache_dir=tmp_path / "cache")
+    without = rewrite(
+        path, tmp_path / "without", lambda _, __, data: data, schedule_yaml=None, schedule_hash=None
+    )
+    with pytest.raises(BagError, match="holds no schedule"):
+        load_frames(without, size=SIZE, cache_dir=tmp_path / "cache")
+    found = load_frames(without, size=SIZE, cache_dir=tmp_path / "cache", schedule=schedule)
+    assert np.array_equal(found.labels, schedule.labels_at(found.stamps_ns - START_NS))
+
+
+def test_a_bag_from_elsewhere_needs_topics_schedule_and_start(
+    tmp_path: Path, recorded: tuple[Path, Schedule], frames: FrameSet
+) -> None:
+    path, schedule = recorded
+    with (
+        open_bag(path) as bag,
+        Writer(tmp_path / "bag", version=9, storage_plugin=StoragePlugin.SQLITE3) as writer,
+    ):
+        connection = writer.add_connection("/cam0", "sensor_msgs/msg/Image", typestore=typestore)
+        for entry in bag.messages([TOPICS["image"]]):
+            writer.write(connection, entry.log_time_ns, entry.data)
+    with pytest.raises(BagError, match=r"no topic /ropes/regime"):
+        load_frames(
+            tmp_path / "bag", size=SIZE, cache_dir=tmp_path, topics={"image": "/cam0"}, schedule=schedule
+        )
+    found = load_frames(
+        tmp_path / "bag",
+        size=SIZE,
+        cache_dir=tmp_path,
+        topics={"image": "/cam0"},
+        schedule=schedule,
+        schedule_start_ns=START_NS,
+    )
+    assert np.array_equal(found.images, frames.images)
+    assert np.array_equal(found.labels, frames.labels)
+
+
+def long_frames(seconds: float, *, seed: int = 0, joints: int = 3) -> FrameSet:
+    """Frames without images: segments of 1 to 2.5 s a joint at 30 frames a second."""
+    rng = np.random.default_rng(seed)
+    stamps = START_NS + np.arange(int(seconds * 30), dtype=np.int64) * FRAME_PERIOD_NS
+    labels = np.full((len(stamps), joints), -1, dtype=np.int16)
+    segments = np.full((len(stamps), joints), -1, dtype=np.int32)
+    number = 0
+    for joint in range(joints):
+        start = 0.0
+        while start < seconds:
+            end = start + rng.uniform(1.0, 2.5)
+            rows = slice(int(start * 30), int(end * 30))
+            labels[rows, joint], segments[rows, joint] = rng.integers(8), number
+            start, number = end + 0.4, number + 1
+    nothing = np.zeros(0)
+    return FrameSet(
+        np.zeros((0, 1, 1, 3), dtype=np.uint8), stamps, labels, segments, ("a", "b", "c")[:joints],
+        tuple("01234567"), nothing, nothing, 0.1, "stick", "", (1, 1), "", 0,
+    )  # fmt: skip
+
+
+def test_spans_are_contiguous_and_no_segment_is_shared() -> None:
+    frames = long_frames(900.0)
+    split = split_spans(frames, span_s=30.0, seed=1)
+    use = np.full(len(frames), -1)
+    for number, part in enumerate((split.train, split.validation, split.calibration)):
+        assert (np.diff(part) > 0).all() and (use[part] == -1).all()
+        use[part] = number
+    kept = split.labels >= 0
+    for joint in range(3):
+        for segment in np.unique(frames.segments[kept[:, joint], joint]):
+            rows = kept[:, joint] & (frames.segments[:, joint] == segment)
+            assert len(np.unique(use[rows])) == 1
+            assert np.array_equal(rows, frames.segments[:, joint] == segment)  # kept whole or not at all
+    assert np.array_equal(split.labels[kept], frames.labels[kept])
+    changes = np.flatnonzero(np.diff(use[use >= 0]))
+    assert len(changes) < 30
+    span = (frames.stamps_ns - frames.stamps_ns[0]) // 30_000_000_000
+    for number in np.unique(span):
+        assert len(np.unique(use[(span == number) & (use >= 0)])) == 1
+
+
+def test_labels_are_dropped_on_both_sides_of_a_boundary_and_nowhere_else() -> None:
+    frames = long_frames(900.0)
+    split = split_spans(frames, span_s=30.0, seed=1)
+    dropped = (frames.labels >= 0) & (split.labels < 0)
+    assert dropped.any()
+    rows, joints = np.nonzero(dropped)
+    elapsed = frames.stamps_ns[rows] - frames.stamps_ns[0]
+    from_boundary = np.abs(elapsed - 30_000_000_000 * np.round(elapsed / 30e9))
+    assert from_boundary.max() < 2_600_000_000
+    for joint in range(3):
+        of_joint = rows[joints == joint]
+        sides = (frames.stamps_ns[of_joint] - frames.stamps_ns[0]) / 30e9 % 1 < 0.5
+        assert sides.any() and not sides.all()
+
+
+def test_fractions_are_about_right_and_the_seed_decides() -> None:
+    frames = long_frames(1800.0)
+    split = split_spans(frames, span_s=20.0, fractions=(0.7, 0.2, 0.1), seed=5)
+    total = sum(len(part) for part in split[:3])
+    assert total > 0.9 * len(frames)
+    for part, fraction in zip(split[:3], (0.7, 0.2, 0.1), strict=True):
+        assert len(part) / total == pytest.approx(fraction, abs=0.02)
+    again, other = (split_spans(frames, span_s=20.0, fractions=(0.7, 0.2, 0.1), seed=seed) for seed in (5, 6))
+    for one, two in zip(split, again, strict=True):
+        assert np.array_equal(one, two)
+    assert not np.array_equal(split.validation, other.validation)
+
+
+def test_short_recordings_get_shorter_spans_and_too_short_ones_an_error() -> None:
+    split = split_spans(long_frames(60.0), span_s=30.0, seed=0)
+    assert min(len(part) for part in split[:3]) > 30
+    with pytest.raises(TrainingError, match="too short"):
+        split_spans(long_frames(1.0), span_s=30.0, seed=0)
+    with pytest.raises(TrainingError, match="sum to 1"):
+        split_spans(long_frames(60.0), fractions=(0.5, 0.1, 0.1))
+
+
+@pytest.mark.parametrize(("source", "target"), [(64, 32), (64, 24), (50, 50), (7, 3)])
+def test_area_weights_agree_with_opencv(source: int, target: int) -> None:
+    image = np.random.default_rng(0).uniform(0, 255, (source, source)).astype(np.float32)
+    rows = area_weights(source, target)
+    expected = cv2.resize(image, (target, target), interpolation=cv2.INTER_AREA)
+    assert rows.sum(axis=1) == pytest.approx(1.0)
+    assert rows @ image @ rows.T == pytest.approx(expected, abs=1e-3)
+
+
+def test_area_weights_do_not_enlarge() -> None:
+    with pytest.raises(RopesError, match="32 pixels cannot be averaged into 64"):
+        area_weights(32, 64)
+
+
+def test_truth_is_what_the_robot_reported_in_the_robots_order(recorded: tuple[Path, Schedule]) -> None:
+    path, schedule = recorded
+    robot = stick_robot(path.with_suffix(".robot"))
+    stamps = START_NS + np.array([3_000_000_000, 5_123_456_789, 7_000_000_000], dtype=np.int64)
+    expected = positions_of(robot, schedule, stamps)
+    assert load_truth(path, stamps) == pytest.approx(expected, abs=2e-3)
+    swapped = load_truth(path, stamps, joint_names=("joint2", "joint1"))
+    assert np.array_equal(swapped, load_truth(path, stamps)[:, ::-1])
+
+
+def test_truth_merges_partial_states_and_refuses_gaps(tmp_path: Path) -> None:
+    with BagWriter(tmp_path / "bag", robot="stick") as writer:
+        writer.add_topic(TOPICS["joint_states"], "sensor_msgs/msg/JointState")
+        for time_ns in range(0, 1_000_000_000, 100_000_000):
+            writer.write(
+                TOPICS["joint_states"], joint_states_cdr(time_ns, ("b",), np.array([time_ns / 1e9])), time_ns
+            )
+            state = joint_states_cdr(time_ns, ("c", "a"), np.array([9.0, -time_ns / 1e9]))
+            writer.write(TOPICS["joint_states"], state, time_ns)
+    stamps = np.array([250_000_000, 40_000_000], dtype=np.int64)
+    assert load_truth(tmp_path / "bag", stamps, joint_names=("a", "b")) == pytest.approx(
+        np.array([[-0.25, 0.25], [-0.04, 0.04]])
+    )
+    with pytest.raises(BagError, match=r"no position of joint z; it has a, b, c"):
+        load_truth(tmp_path / "bag", stamps, joint_names=("a", "z"))
+    with pytest.raises(BagError, match="no state within"):
+        load_truth(tmp_path / "bag", np.array([3_000_000_000]), joint_names=("a",))
+
+
+def test_truth_needs_joint_states(tmp_path: Path) -> None:
+    write_synthetic_bag(tmp_path / "bag", frames=10, with_joint_states=False)
+    with pytest.raises(BagError, match="no message was recorded on /joint_states"):
+        load_truth(tmp_path / "bag", np.array([START_NS]))

@@ -1,0 +1,252 @@
+"""The recorder node: bytes and stamps untouched, drops counted, bags closed whichever way it ends."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from synthetic import START_NS, draw, image_cdr, regime_cdr, regime_states, stick_robot
+
+from ropes_ros.bags import TOPICS, open_bag
+from ropes_ros.errors import BagError
+from ropes_ros.gaps import GapCounter
+from ropes_ros.regimes import Schedule, make_schedule
+
+PERIOD_NS = 33_000_000
+DEADLINE_S = 20.0
+
+
+def stamps_with(*, missing: set[int], count: int = 100, jitter_ns: int = 2_000_000) -> list[int]:
+    rng = np.random.default_rng(0)
+    return [
+        number * PERIOD_NS + int(rng.integers(-jitter_ns, jitter_ns))
+        for number in range(count)
+        if number not in missing
+    ]
+
+
+@pytest.mark.parametrize("missing", [set(), {40}, {30, 31, 32, 70}])
+def test_missing_frames_are_counted_through_jitter(missing: set[int]) -> None:
+    counter = GapCounter()
+    for stamp_ns in stamps_with(missing=missing):
+        counter.add(stamp_ns)
+    assert counter.missing == len(missing)
+
+
+@pytest.mark.parametrize("jump_ns", [-50 * PERIOD_NS, 10**18])
+def test_a_clock_that_jumps_is_no_loss(jump_ns: int) -> None:
+    counter = GapCounter()
+    before = stamps_with(missing=set())
+    for stamp_ns in [*before, *(before[-1] + jump_ns + stamp for stamp in stamps_with(missing={50}))]:
+        counter.add(stamp_ns)
+    assert counter.missing == 1
+
+
+@pytest.fixture
+def rclpy(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """rclpy, real or standalone, on a domain of its own."""
+    if "rclpy" not in sys.modules and importlib.util.find_spec("rclpy") is None:
+        standalone = pytest.importorskip("ropes_ros.standalone")
+        pytest.importorskip("cyclonedds")
+        standalone.install()
+    import rclpy
+
+    monkeypatch.setenv("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
+    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    yield rclpy
+    rclpy.try_shutdown()
+
+
+class Stage:
+    """A recorder and a node beside it, spun together."""
+
+    def __init__(self, rclpy: Any, *parameters: str) -> None:
+        # autostart: the standalone runtime else starts a node by itself; rclpy knows no such parameter
+        arguments = [part for parameter in ("autostart:=false", *parameters) for part in ("-p", parameter)]
+        rclpy.init(args=["--ros-args", *arguments])
+        from rclpy.executors import SingleThreadedExecutor
+
+        from ropes_ros.nodes.recorder import Recorder
+
+        self.recorder = Recorder()
+        self.other = rclpy.create_node("camera")
+        self.executor = SingleThreadedExecutor()
+        self.executor.add_node(self.other)
+
+    def start(self) -> bool:
+        from rclpy.lifecycle import TransitionCallbackReturn
+
+        if any(
+            trigger() != TransitionCallbackReturn.SUCCESS
+            for trigger in (self.recorder.trigger_configure, self.recorder.trigger_activate)
+        ):
+            return False
+        self.executor.add_node(self.recorder)
+        return True
+
+    def spin_until(self, condition: Callable[[], bool], what: str) -> None:
+        deadline = time.monotonic() + DEADLINE_S
+        while not condition():
+            assert time.monotonic() < deadline, what
+            self.executor.spin_once(timeout_sec=0.05)
+
+    def close(self) -> None:
+        self.executor.remove_node(self.recorder)
+        self.recorder.destroy_node()
+        self.other.destroy_node()
+
+
+@pytest.fixture
+def prepared(tmp_path: Path) -> tuple[Path, Schedule]:
+    """A robot preset and a schedule in a file."""
+    robot = stick_robot(tmp_path / "robot")
+    schedule = make_schedule(robot, duration_s=12.0, seed=0)
+    schedule.save(tmp_path / "schedule.yaml")
+    return tmp_path, schedule
+
+
+def parameters_of(folder: Path, *more: str) -> list[str]:
+    return [
+        f"robot:={folder / 'robot' / 'robot.yaml'}",
+        f"path:={folder / 'bag'}",
+        f"schedule:={folder / 'schedule.yaml'}",
+        *more,
+    ]
+
+
+def latched(rclpy: Any) -> Any:
+    from rclpy.qos import QoSDurabilityPolicy, QoSProfile
+
+    return QoSProfile(depth=1, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL)
+
+
+@pytest.mark.parametrize("best_effort", [False, True])
+def test_recording_keeps_bytes_and_counts_drops(
+    rclpy: Any, prepared: tuple[Path, Schedule], best_effort: bool
+) -> None:
+    from diagnostic_msgs.msg import DiagnosticArray
+    from rclpy.qos import QoSProfile, qos_profile_sensor_data
+    from sensor_msgs.msg import Image
+
+    folder, schedule = prepared
+    stage = Stage(rclpy, *parameters_of(folder))
+    try:
+        profile = qos_profile_sensor_data if best_effort else QoSProfile(depth=50)
+        images = stage.other.create_publisher(Image, TOPICS["image"], profile)
+        regimes = stage.other.create_publisher(DiagnosticArray, TOPICS["regime"], latched(rclpy))
+        statuses: list[Any] = []
+        stage.other.create_subscription(
+            DiagnosticArray, "/diagnostics", lambda message: statuses.extend(message.status), 10
+        )
+        regime = regime_cdr(regime_states(schedule, START_NS)[3], schedule.joint_names)
+        regimes.publish(regime)  # before anybody listens: the recorder must get it all the same
+        assert stage.start()
+        stage.spin_until(lambda: images.get_subscription_count() > 0, "the recorder listens to the camera")
+        sent = [
+            image_cdr(START_NS + number * PERIOD_NS, draw(np.array([0.1 * number, 0.0]), (64, 48)))
+            for number in range(40)
+            if number not in (25, 26)
+        ]
+        before = time.time_ns()
+        for cdr in sent:
+            images.publish(cdr)
+            stage.executor.spin_once(timeout_sec=0.01)
+
+        def reported() -> bool:
+            newest = {pair.key: pair.value for pair in statuses[-1].values} if statuses else {}
+            return newest.get("frames") == "38" and newest.get(f"messages {TOPICS['regime']}") == "1"
+
+        stage.spin_until(reported, "diagnostics tell of 38 frames")
+        newest = {pair.key: pair.value for pair in statuses[-1].values}
+        assert newest["drops"] == "2"
+        assert "2 frames lost" in statuses[-1].message
+    finally:
+        stage.close()  # as after Ctrl-C, without a lifecycle transition
+    with open_bag(folder / "bag") as bag:
+        assert bag.header is not None
+        assert bag.header.state == "complete"
+        assert bag.header.drops == {TOPICS["image"]: 2}
+        assert bag.schedule.hash == schedule.hash
+        recorded = list(bag.messages([bag.topic("image")]))
+        assert [entry.data for entry in recorded] == sent
+        assert all(before <= entry.log_time_ns <= time.time_ns() for entry in recorded)
+        assert [entry.data for entry in bag.messages([bag.topic("regime")])] == [regime]
+
+
+def test_commands_of_any_type_and_extra_topics_under_remapped_names(
+    rclpy: Any, prepared: tuple[Path, Schedule]
+) -> None:
+    from sensor_msgs.msg import JointState
+    from std_msgs.msg import Float64MultiArray
+
+    folder, _ = prepared
+    stage = Stage(
+        rclpy,
+        *parameters_of(
+            folder, "joint_command_topic:=/arm/command", "extra_topics:=['/seen:sensor_msgs/msg/JointState']"
+        ),
+    )
+    try:
+        commands = stage.other.create_publisher(Float64MultiArray, "/arm/command", 10)
+        seen = stage.other.create_publisher(JointState, "/seen", 10)
+        assert stage.start()
+        stage.spin_until(
+            lambda: commands.get_subscription_count() > 0 and seen.get_subscription_count() > 0, "it listens"
+        )
+        commands.publish(Float64MultiArray(data=[1.0, -2.0]))
+        seen.publish(JointState(name=["a"], position=[0.5]))
+        counts = stage.recorder._sources
+        stage.spin_until(lambda: counts["/arm/command"].count and counts["/seen"].count, "both arrive")
+        stage.recorder.trigger_deactivate()
+        with open_bag(folder / "bag") as bag:
+            assert bag.topic("joint_command") == "/arm/command"
+            (command,) = bag.messages(["/arm/command"])
+            kind = bag.topics["/arm/command"].type_name
+            assert bag.deserialize(command.data, kind).data.tolist() == [1.0, -2.0]
+            assert bag.topics["/seen"].count == 1
+    finally:
+        stage.close()
+
+
+def test_an_existing_path_is_refused_and_untouched(rclpy: Any, prepared: tuple[Path, Schedule]) -> None:
+    folder, _ = prepared
+    (folder / "bag").mkdir()
+    (folder / "bag" / "precious").write_text("data")
+    stage = Stage(rclpy, *parameters_of(folder))
+    try:
+        assert not stage.start()
+    finally:
+        stage.close()
+    assert [entry.name for entry in (folder / "bag").iterdir()] == ["precious"]
+
+
+def test_a_full_disk_ends_the_node_with_one_clear_error(
+    rclpy: Any, prepared: tuple[Path, Schedule], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sensor_msgs.msg import Image
+
+    folder, _ = prepared
+    stage = Stage(rclpy, *parameters_of(folder))
+    try:
+        images = stage.other.create_publisher(Image, TOPICS["image"], 50)
+        assert stage.start()
+        stage.spin_until(lambda: images.get_subscription_count() > 0, "the recorder listens to the camera")
+
+        def full(data: bytes) -> int:
+            raise OSError(28, "No space left on device")
+
+        writer = stage.recorder._writer
+        assert writer is not None
+        monkeypatch.setattr(writer._output, "write", full)
+        images.publish(image_cdr(START_NS, draw(np.zeros(2), (64, 48))))
+        with pytest.raises(BagError, match=r"No space left on device.*ropes recover"):
+            stage.spin_until(lambda: False, "the error comes")
+    finally:
+        stage.close()
