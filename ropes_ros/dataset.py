@@ -26,13 +26,15 @@ from numpy.typing import NDArray
 from ropes_ros.bags import Bag, open_bag
 from ropes_ros.cdr import NANOSECONDS, parse_compressed_image, parse_image
 from ropes_ros.errors import BagError, RopesError, TrainingError
+from ropes_ros.framing import Region, swept_region
 from ropes_ros.images import compressed_to_rgb, to_rgb
 from ropes_ros.regimes import RegimeState, RegimeTimeline, Schedule, regime_from_msg
 
-CACHE_VERSION = 1
+CACHE_VERSION = 2
 _IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
 _IN_FLIGHT = 32
 _PIXEL_FILE, _INDEX_FILE = "images.npy", "index.npz"
+_REGION_SAMPLES = 1000
 
 Progress = Callable[[int, int], None]
 """Called with (frames done, frames in all)."""
@@ -55,6 +57,7 @@ class FrameSet:
         robot: Name of the robot preset.
         schedule_hash: Hash of the schedule that was commanded.
         camera_size: (width, height) in pixels of the recorded images.
+        region: The part of the recorded images that `images` show.
         bag_hash: SHA-256 of the bag's storage.
         duplicates: Number of images left out because their stamp had been seen.
     """
@@ -71,6 +74,7 @@ class FrameSet:
     robot: str
     schedule_hash: str
     camera_size: tuple[int, int]
+    region: Region
     bag_hash: str
     duplicates: int
 
@@ -86,6 +90,7 @@ class FrameSet:
             "level_label_noise": self.level_label_noise,
             "schedule_hash": self.schedule_hash,
             "camera_size": list(self.camera_size),
+            "region": list(self.region),
             "bag_hash": self.bag_hash,
             "frames": len(self),
         }
@@ -117,7 +122,8 @@ def load_frames(
 ) -> FrameSet:
     """Load the frames of a bag with their labels.
 
-    Images are resized once, by area, into a memory-mapped file in `cache_dir`, keyed by the bag's content.
+    Images are cut to the region in which anything moves, and resized once, by area, into a memory-mapped file in
+    `cache_dir`, keyed by the bag's content.
 
     Args:
         bag_path: The bag.
@@ -166,6 +172,7 @@ def load_frames(
             robot=schedule.robot,
             schedule_hash=schedule.hash,
             camera_size=entry.camera_size,
+            region=entry.region,
             bag_hash=entry.bag_hash,
             duplicates=entry.duplicates,
         )
@@ -238,27 +245,6 @@ def _crossing(segments: NDArray[np.int32], use: NDArray[np.int64]) -> NDArray[np
     return crossing
 
 
-def area_weights(source: int, target: int) -> NDArray[np.float64]:
-    """The matrix that averages `source` pixels into `target` ones by area, as OpenCV's INTER_AREA does.
-
-    Returns:
-        float64 [target, source], rows sum to 1; rows @ image @ columns.T is the resized image.
-
-    Raises:
-        RopesError: The target is larger than the source, or empty.
-    """
-    if not 1 <= target <= source:
-        raise RopesError(
-            f"{source} pixels cannot be averaged into {target}: choose a size up to the camera's"
-        )
-    edges = np.arange(target + 1) * (source / target)
-    pixels = np.arange(source)
-    covered = np.minimum(edges[1:, None], pixels + 1) - np.maximum(edges[:-1, None], pixels)
-    weights = np.clip(covered, 0.0, None)
-    normalised: NDArray[np.float64] = weights / weights.sum(axis=1, keepdims=True)
-    return normalised
-
-
 def _timeline(bag: Bag, messages: Sequence[bytes], schedule: Schedule) -> RegimeTimeline:
     """The labels over time that a bag's regime messages tell."""
     states: list[RegimeState] = []
@@ -287,6 +273,7 @@ class _Entry(NamedTuple):
     stamps_ns: NDArray[np.int64]
     regimes: list[bytes]
     camera_size: tuple[int, int]
+    region: Region
     bag_hash: str
     duplicates: int
 
@@ -344,9 +331,9 @@ def _read_entry(folder: Path, bag_hash: str) -> _Entry:
                 blob[end - length : end] for end, length in zip(ends, index["regime_lengths"], strict=True)
             ]
             width, height = (int(value) for value in index["camera_size"])
-            return _Entry(
-                images, index["stamps_ns"], regimes, (width, height), bag_hash, int(index["duplicates"])
-            )
+            region = Region(*(int(value) for value in index["region"]))
+            stamps_ns, duplicates = index["stamps_ns"], int(index["duplicates"])
+            return _Entry(images, stamps_ns, regimes, (width, height), region, bag_hash, duplicates)
     except (OSError, ValueError, KeyError) as error:
         raise BagError(f"{folder} is damaged ({error}): delete it and try again") from error
 
@@ -371,13 +358,13 @@ def _fill(
     compressed = bag.topics[image_topic].type_name.endswith("CompressedImage")
 
     def convert(row: int, cdr: bytes) -> tuple[int, int]:
-        stamps[row], image = _decode(cdr, compressed, image_topic)
+        stamps[row], image = decode_image(cdr, compressed, image_topic)
         camera = (image.shape[1], image.shape[0])
         if width > camera[0] or height > camera[1]:
             raise RopesError(
                 f"images are {camera[0]}x{camera[1]}, {width}x{height} was asked for: ask for less"
             )
-        cv2.resize(image, size, dst=pixels[row], interpolation=cv2.INTER_AREA)
+        cv2.resize(region.cut(image), size, dst=pixels[row], interpolation=cv2.INTER_AREA)
         return camera
 
     def collect(tasks: Iterable[Future[tuple[int, int]]]) -> None:
@@ -389,6 +376,7 @@ def _fill(
     topics = [image_topic] if regime_topic is None else [image_topic, regime_topic]
     with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
         try:
+            region = _region(bag, image_topic, compressed, size)
             for message in bag.messages(topics):
                 if message.topic == regime_topic:
                     regimes.append(message.data)
@@ -424,14 +412,37 @@ def _fill(
         regimes=np.frombuffer(b"".join(regimes), dtype=np.uint8),
         regime_lengths=np.array([len(data) for data in regimes], dtype=np.int64),
         camera_size=np.array(next(iter(cameras)), dtype=np.int64),
+        region=np.array(region, dtype=np.int64),
         duplicates=np.int64(total - len(kept)),
     )
     if progress is not None:
         progress(total, total)
 
 
-def _decode(cdr: bytes, compressed: bool, source: str) -> tuple[int, NDArray[np.uint8]]:
-    """Header stamp and RGB pixels of an image message."""
+def _region(bag: Bag, image_topic: str, compressed: bool, size: tuple[int, int]) -> Region:
+    """The swept region, from images evenly spaced over the bag."""
+    every = max(1, bag.topics[image_topic].count // _REGION_SAMPLES)
+    samples: list[NDArray[np.uint8]] = []
+    for number, message in enumerate(bag.messages([image_topic])):
+        if number % every == 0:
+            image = decode_image(message.data, compressed, image_topic)[1]
+            if samples and image.shape != samples[0].shape:
+                break  # the error is told where all images are read
+            samples.append(image)
+    return swept_region(samples, size)
+
+
+def decode_image(cdr: bytes, compressed: bool, source: str) -> tuple[int, NDArray[np.uint8]]:
+    """Header stamp in nanoseconds and RGB pixels, uint8 [H, W, 3], of a recorded image.
+
+    Args:
+        cdr: Serialised sensor_msgs/Image or CompressedImage.
+        compressed: Which of the two it is.
+        source: Topic or file, for messages.
+
+    Raises:
+        RopesError: The bytes are no such message, or of an encoding that is not supported.
+    """
     if compressed:
         message = parse_compressed_image(cdr)
         return message.stamp_ns, compressed_to_rgb(message.data, source)

@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ropes_ros.bags import Bag, open_bag
-from ropes_ros.cdr import header_stamp, parse_compressed_image, parse_image
+from ropes_ros.cdr import header_stamp
+from ropes_ros.dataset import decode_image
 from ropes_ros.encoder import Encoder
 from ropes_ros.errors import BagError
-from ropes_ros.images import compressed_to_rgb, to_rgb
 from ropes_ros.metrics import JointMetrics, coverage, joint_metrics
 from ropes_ros.robot import Robot, load_robot
 from ropes_ros.truth import load_truth
@@ -63,12 +63,7 @@ def read_images(bag: Bag) -> Iterator[tuple[int, NDArray[np.uint8]]]:
     topic = bag.topic("image")
     compressed = bag.topics[topic].type_name.endswith("CompressedImage")
     for message in bag.messages([topic]):
-        if compressed:
-            packed = parse_compressed_image(message.data)
-            yield packed.stamp_ns, compressed_to_rgb(packed.data, f"{bag.path}: {topic}")
-        else:
-            raw = parse_image(message.data)
-            yield raw.stamp_ns, to_rgb(raw.data, raw.height, raw.width, raw.encoding, raw.step)
+        yield decode_image(message.data, compressed, f"{bag.path}: {topic}")
 
 
 def estimate_bag(encoder: Encoder, bag_path: Path) -> Estimates:

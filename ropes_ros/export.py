@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ropes_ros import __version__
-from ropes_ros.dataset import area_weights
 from ropes_ros.encoder import INPUT, METADATA_KEY, OUTPUTS, SCHEMA_VERSION, Encoder, ModelInfo, file_sha256
 from ropes_ros.errors import ModelError, RuntimeSetupError, TrainingError
+from ropes_ros.framing import Region, area_weights
 from ropes_ros.learning.calibrate import Calibration
 from ropes_ros.learning.networks import AngleNet
 from ropes_ros.learning.train import load_checkpoint
@@ -33,17 +33,16 @@ class DeployedEncoder(nn.Module):
         net: Trained network.
         calibration: Its constants.
         robot: Gives home, half ranges and limits.
-        camera_size: (width, height) of the camera in pixels.
+        region: The part of the camera's image that the network sees.
     """
 
-    def __init__(
-        self, net: AngleNet, calibration: Calibration, robot: Robot, camera_size: tuple[int, int]
-    ) -> None:
+    def __init__(self, net: AngleNet, calibration: Calibration, robot: Robot, region: Region) -> None:
         super().__init__()
         self.net = net
+        self.region = region
         width, height = net.image_size
-        self.rows = _constant(area_weights(camera_size[1], height))
-        self.columns = _constant(area_weights(camera_size[0], width).T)
+        self.rows = _constant(area_weights(region.height, height))
+        self.columns = _constant(area_weights(region.width, width).T)
         self.home, self.half_range = _constant(robot.home), _constant(robot.half_range)
         self.lower, self.upper = _constant(robot.lower), _constant(robot.upper)
         self.std_scale = _constant(calibration.std_scale)
@@ -52,7 +51,9 @@ class DeployedEncoder(nn.Module):
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """uint8 [N, H, W, 3] to position [N, J] rad, std [N, J] rad, novelty [N]."""
-        planes = image.permute(0, 3, 1, 2).to(torch.float32)
+        left, top, width, height = self.region
+        part = image[:, top : top + height, left : left + width]
+        planes = part.permute(0, 3, 1, 2).to(torch.float32)
         small = torch.round(self.rows @ planes @ self.columns) / 255.0
         prediction = self.net(small)
         position = self.home + self.half_range * prediction.angle
@@ -91,7 +92,7 @@ def export(checkpoint: Path, model_dir: Path, *, robot: str | None = None) -> Pa
     net = AngleNet(tuple(config["image_size"]), len(arm.joints), dropout=0.0)
     net.load_state_dict(content["best"])
     camera_size = (int(frames["camera_size"][0]), int(frames["camera_size"][1]))
-    deployed = DeployedEncoder(net, calibration, arm, camera_size).eval()
+    deployed = DeployedEncoder(net, calibration, arm, Region(*frames["region"])).eval()
     info = _describe(content, calibration, arm, camera_size)
     model_dir.mkdir(parents=True, exist_ok=True)
     temporary = model_dir / "model.partial.onnx"

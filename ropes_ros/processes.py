@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import signal
@@ -12,16 +11,15 @@ import time
 from collections.abc import Mapping
 from types import TracebackType
 
+from ropes_ros.standalone import real_rclpy
+
 STOP_SECONDS = 15.0
 """How long a process may take to end after an interrupt, before it is killed."""
 
 
 def has_ros() -> bool:
     """Whether this interpreter can import the real rclpy, that is, whether a ROS 2 installation is sourced."""
-    loaded = sys.modules.get("rclpy")
-    if loaded is not None:  # the standalone runtime's stand-in is no file, so it has no spec
-        return loaded.__spec__ is not None
-    return importlib.util.find_spec("rclpy") is not None
+    return real_rclpy()
 
 
 def node_command(

@@ -7,6 +7,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+NOISE_IMAGES = 256
+
 
 class Augmentation:
     """Draws an augmented float batch from uint8 images.
@@ -25,6 +27,7 @@ class Augmentation:
         self.light = light
         self.noise = noise
         self.occlusion = occlusion
+        self._noise_images: Tensor | None = None
 
     def __call__(self, images: NDArray[np.uint8], rng: np.random.Generator) -> Tensor:
         """Augment a batch.
@@ -48,10 +51,17 @@ class Augmentation:
         scale = torch.from_numpy((gain / 255.0).astype(np.float32))[:, :, None, None]
         pixels = torch.addcmul(torch.from_numpy(offset.astype(np.float32))[:, :, None, None], pixels, scale)
         if self.noise > 0.0:
-            generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
-            level = torch.from_numpy(rng.uniform(0.0, self.noise, (count, 1, 1, 1)).astype(np.float32))
-            pixels = torch.addcmul(pixels, torch.randn(pixels.shape, generator=generator), level)
+            level = rng.uniform(-self.noise, self.noise, (count, 1, 1, 1)).astype(np.float32)
+            pixels = torch.addcmul(pixels, self._noise_like(pixels, rng), torch.from_numpy(level))
         return pixels.clamp_(0.0, 1.0).contiguous(memory_format=torch.channels_last)
+
+    def _noise_like(self, pixels: Tensor, rng: np.random.Generator) -> Tensor:
+        """White noise of unit variance, one of a fixed set of images for each; drawing it anew costs more than a net."""
+        if self._noise_images is None or self._noise_images.shape[1:] != pixels.shape[1:]:
+            generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+            self._noise_images = torch.randn((NOISE_IMAGES, *pixels.shape[1:]), generator=generator)
+            self._noise_images = self._noise_images.contiguous(memory_format=torch.channels_last)
+        return self._noise_images[torch.from_numpy(rng.integers(0, NOISE_IMAGES, len(pixels)))]
 
     def _shifted(self, images: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
         """A copy of the images, each moved by its own whole number of pixels; the edge is repeated."""

@@ -141,6 +141,7 @@ def train(
         TrainingError: Too few labelled frames, or a checkpoint that does not fit.
     """
     config = config or TrainConfig()
+    torch.set_flush_denormal(True)
     split = split_spans(frames, span_s=config.span_s, seed=config.seed)
     shares = level_shares(split.labels[split.train], len(frames.level_ids))
     objective = MechanismLikelihood(frames.log_density, shares)

@@ -6,6 +6,24 @@
 
 from __future__ import annotations
 
-from ropes_ros.standalone.modules import install, real_rclpy
+import importlib.util
+import sys
 
-__all__ = ["install", "real_rclpy"]
+
+def install() -> bool:
+    """Provide rclpy and the interface packages in sys.modules, unless the real rclpy is there.
+
+    Returns:
+        Whether the standalone modules are in place.
+    """
+    from ropes_ros.standalone import modules
+
+    return modules.install()
+
+
+def real_rclpy() -> bool:
+    """Whether the real rclpy can be imported; cheap, and right also after `install`."""
+    module = sys.modules.get("rclpy")
+    if module is not None:
+        return not getattr(module, "ROPES_STANDALONE", False)
+    return importlib.util.find_spec("rclpy") is not None

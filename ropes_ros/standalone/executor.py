@@ -37,7 +37,7 @@ class Executor:
     def __init__(self, *, context: Context | None = None) -> None:
         self._context = context or get_default_context()
         self._nodes: list[Node] = []
-        self._versions: list[int] = []
+        self._versions: list[tuple[int, int]] = []
         self._sources: list[Any] = []
         self._eventful: list[Any] = []
         self._attached: dict[int, Any] = {}
@@ -66,17 +66,20 @@ class Executor:
         if node.context is not self._context:
             raise StandaloneError(f"node {node.get_fully_qualified_name()} belongs to another context")
         self._nodes.append(node)
-        node.executor = self
+        node.executor = node.watched_by = self
         self.wake()
         return True
 
     def remove_node(self, node: Node) -> None:
-        """Leave a node's callbacks out."""
+        """Leave a node's callbacks out.
+
+        The wait set goes on watching the node until the next `update`, so that spinning the same node once
+        and again costs little.
+        """
         if node in self._nodes:
             self._nodes.remove(node)
             if node.executor is self:
                 node.executor = None
-            self._update()
 
     def get_nodes(self) -> list[Node]:
         """The nodes whose callbacks run here."""
@@ -101,6 +104,7 @@ class Executor:
         self.wake()
         for node in tuple(self._nodes):
             self.remove_node(node)
+        self.update()
         self._context.remove_waker(self.wake)
         self._attached.clear()
         self._waitset = self._guard = None
@@ -168,7 +172,7 @@ class Executor:
             self._start_nodes()
             if not self._context.ok() or self._is_shutdown:
                 return False
-            self._update()
+            self.update()
             ran = self._run_timers()
             if ran and not self._context.ok():
                 return True
@@ -224,9 +228,9 @@ class Executor:
                 entity.check_events()
         return ran
 
-    def _update(self) -> None:
-        """Let the wait set watch what the nodes have now."""
-        versions = [node.version for node in self._nodes]
+    def update(self) -> None:
+        """Let the wait set watch what the nodes have now, and nothing else, so that what is destroyed can go."""
+        versions = [(id(node), node.version) for node in self._nodes]
         if versions == self._versions or self._waitset is None:
             return
         self._versions = versions

@@ -115,10 +115,10 @@ class LifecycleNode(Node):
     """A node with the states unconfigured, inactive, active and finalized."""
 
     def __init__(self, node_name: str, *, enable_communication_interface: bool = True, **options: Any) -> None:
-        super().__init__(node_name, **options)
         self._state = STATES["unconfigured"]
         self._managed: list[ManagedEntity] = []
         self._failure: str = ""
+        super().__init__(node_name, **options)
         try:
             descriptor = message_class("rcl_interfaces/msg/ParameterDescriptor")(
                 description="Configure and activate the node when spinning begins", read_only=True
@@ -141,6 +141,7 @@ class LifecycleNode(Node):
         Raises:
             LifecycleError: the node refused or failed; its own log says why.
         """
+        self.started = True
         if self.get_parameter(AUTOSTART).value:
             for step, trigger in (("configured", self.trigger_configure), ("activated", self.trigger_activate)):
                 if not self.context.ok():
@@ -173,7 +174,8 @@ class LifecycleNode(Node):
 
     def destroy_node(self) -> None:
         """Deactivate and shut down, then leave the graph."""
-        if not self._destroyed and hasattr(self, "_state"):
+        # A node that was interrupted within its constructor lacks what its callbacks expect.
+        if not self._destroyed and (self.started or self._state.label != "unconfigured"):
             if self._state.label == "active":
                 self.trigger_deactivate()
             if self._state.label in ("unconfigured", "inactive", "active"):

@@ -25,8 +25,8 @@ class _Record:
 
 _levels: dict[str, LoggingSeverity] = {"": LoggingSeverity.INFO}
 _records: dict[tuple[Any, ...], _Record] = {}
-# Called with (logger name, severity, text, file, function, line) for each record, so that nodes can publish /rosout.
-handlers: list[Callable[[str, LoggingSeverity, str, str, str, int], None]] = []
+# What else a logger and its children do with a record (severity, name, text, file, function, line), by logger name.
+sinks: dict[str, Callable[[LoggingSeverity, str, str, str, str, int], None]] = {}
 
 
 class RcutilsLogger:
@@ -93,8 +93,13 @@ class RcutilsLogger:
             record.shown = now
         text = str(message)
         _print(self.name, severity, text)
-        for handler in tuple(handlers):
-            handler(self.name, severity, text, frame.f_code.co_filename, frame.f_code.co_name, frame.f_lineno)
+        name = self.name
+        while name:
+            if name in sinks:
+                code = frame.f_code
+                sinks[name](severity, self.name, text, code.co_filename, code.co_name, frame.f_lineno)
+                break
+            name = name.rpartition(".")[0]
         return True
 
     def debug(self, message: str, **options: Any) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 from types import ModuleType
 from typing import Any
@@ -24,6 +23,7 @@ from ropes_ros.standalone import (
     node,
     parameters,
     qos,
+    real_rclpy,
     runtime,
     services,
     severity,
@@ -127,18 +127,12 @@ def _contents() -> dict[str, dict[str, Any]]:
 class _Module(ModuleType):
     """A module that names what it lacks."""
 
+    ROPES_STANDALONE = True
+
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
         raise UnsupportedError(f"{self.__name__}.{name} is not supported by the standalone runtime")
-
-
-def real_rclpy() -> bool:
-    """Whether the real rclpy can be imported."""
-    module = sys.modules.get("rclpy")
-    if module is not None:
-        return not isinstance(module, _Module)
-    return importlib.util.find_spec("rclpy") is not None
 
 
 def install() -> bool:
@@ -147,10 +141,10 @@ def install() -> bool:
     Returns:
         Whether the standalone modules are in place.
     """
-    if isinstance(sys.modules.get("rclpy"), _Module):
-        return True
     if real_rclpy():
         return False
+    if "rclpy" in sys.modules:
+        return True
     modules: dict[str, ModuleType] = dict(messages.interface_modules())
     for name, contents in _contents().items():
         provided = _Module(name, "Provided by ropes_ros.standalone.")

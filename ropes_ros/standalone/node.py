@@ -19,6 +19,7 @@ from ropes_ros.standalone.messages import message_class
 from ropes_ros.standalone.parameter_services import ParameterServices
 from ropes_ros.standalone.parameters import Parameter, Parameters, SetCallback
 from ropes_ros.standalone.qos import QoSProfile, as_profile, qos_profile_services_default
+from ropes_ros.standalone.rosout import Rosout
 from ropes_ros.standalone.services import Client, Service
 from ropes_ros.standalone.time_source import TimeSource
 from ropes_ros.standalone.timer import Timer
@@ -63,6 +64,7 @@ class Node:
         self._namespace = names.check_namespace(space)
         self._logger = log.get_logger(self.get_fully_qualified_name().strip("/").replace("/", "."))
         self.executor: Executor | None = None
+        self.watched_by: Executor | None = None
         self.started = False
         self.version = 0
         self._publishers: list[Publisher] = []
@@ -81,6 +83,8 @@ class Node:
         self.context.add_node(self)
         try:
             self._clock = ROSClock()
+            if enable_rosout:
+                log.sinks[self._logger.name] = Rosout(self).publish
             self._time_source = TimeSource(self, self._clock)
             if automatically_declare_parameters_from_overrides:
                 for override in self.parameters.overridden():
@@ -119,6 +123,8 @@ class Node:
         self.version += 1
         if self.executor is not None:
             self.executor.wake()
+        elif self.watched_by is not None:
+            self.watched_by.update()
 
     def _announce(self, readers: Sequence[bytes] = (), writers: Sequence[bytes] = ()) -> None:
         self._local.readers.extend(readers)
@@ -356,9 +362,13 @@ class Node:
         if self._destroyed:
             return
         self._destroyed = True
+        log.sinks.pop(self._logger.name, None)
         self.context.graph.remove_node(self._local)
         if self.executor is not None:
             self.executor.remove_node(self)
+        if self.watched_by is not None:
+            self.watched_by.update()
+            self.watched_by = None
         for timer in self.timers:
             self.destroy_timer(timer)
         for client in self.clients:

@@ -1,0 +1,59 @@
+"""Which part of the image is used: the swept region, and resizing by area."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+
+from ropes_ros.errors import RopesError
+from ropes_ros.framing import Region, area_weights, swept_region
+
+
+def scene(rng: np.random.Generator, left: int, top: int) -> np.ndarray:
+    """A noisy grey image of 160x120 with a bright square of 10 pixels at a place."""
+    image = np.full((120, 160, 3), 90.0) + rng.normal(0.0, 3.0, (120, 160, 3))
+    image[top : top + 10, left : left + 10] = (220, 30, 30)
+    return image.clip(0, 255).astype(np.uint8)
+
+
+def test_region_holds_what_moves_and_little_else() -> None:
+    rng = np.random.default_rng(0)
+    samples = [scene(rng, rng.integers(60, 91), rng.integers(20, 51)) for _ in range(200)]
+    left, top, width, height = swept_region(samples, (16, 16))
+    assert left <= 60 and left + width >= 100
+    assert top <= 20 and top + height >= 60
+    assert width <= 60 and height <= 56
+
+
+def test_region_is_at_least_as_large_as_asked_and_inside() -> None:
+    rng = np.random.default_rng(1)
+    samples = [scene(rng, rng.integers(140, 150), rng.integers(0, 10)) for _ in range(50)]
+    left, top, width, height = swept_region(samples, (64, 48))
+    assert width >= 64 and height >= 48
+    assert left >= 0 and top >= 0 and left + width <= 160 and top + height <= 120
+    assert left + width >= 160
+
+
+def test_still_pictures_give_the_whole_image() -> None:
+    rng = np.random.default_rng(2)
+    assert swept_region([scene(rng, 50, 50) for _ in range(50)], (16, 16)) == (0, 0, 160, 120)
+
+
+def test_cut_is_the_rectangle() -> None:
+    image = np.arange(120 * 160 * 3, dtype=np.int64).reshape(120, 160, 3).astype(np.uint8)
+    np.testing.assert_array_equal(Region(5, 7, 30, 20).cut(image), image[7:27, 5:35])
+
+
+@pytest.mark.parametrize(("source", "target"), [(64, 32), (64, 24), (50, 50), (7, 3)])
+def test_area_weights_agree_with_opencv(source: int, target: int) -> None:
+    image = np.random.default_rng(0).uniform(0, 255, (source, source)).astype(np.float32)
+    rows = area_weights(source, target)
+    expected = cv2.resize(image, (target, target), interpolation=cv2.INTER_AREA)
+    assert rows.sum(axis=1) == pytest.approx(1.0)
+    assert rows @ image @ rows.T == pytest.approx(expected, abs=1e-3)
+
+
+def test_area_weights_do_not_enlarge() -> None:
+    with pytest.raises(RopesError, match="32 pixels cannot be averaged into 64"):
+        area_weights(32, 64)
