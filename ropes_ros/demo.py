@@ -61,7 +61,7 @@ class DemoConfig:
     out: Path = Path("out/demo")
     seed: int = 0
     record_s: float = 1350.0
-    epochs: int = 14
+    epochs: int = 10
     live_s: float = 60.0
     camera: tuple[int, int] = (320, 240)
     camera_rate: float = 30.0

@@ -56,7 +56,7 @@ class Augmentation:
         return pixels.clamp_(0.0, 1.0).contiguous(memory_format=torch.channels_last)
 
     def _noise_like(self, pixels: Tensor, rng: np.random.Generator) -> Tensor:
-        """White noise of unit variance, one of a fixed set of images for each; drawing it anew costs more than a net."""
+        """White noise of unit variance for each image, from a fixed set: drawing it anew costs as much as learning."""
         if self._noise_images is None or self._noise_images.shape[1:] != pixels.shape[1:]:
             generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
             self._noise_images = torch.randn((NOISE_IMAGES, *pixels.shape[1:]), generator=generator)

@@ -51,14 +51,14 @@ class TrainConfig:
         seed: Source of the split, the initial weights and the order of frames.
     """
 
-    image_size: tuple[int, int] = (96, 72)
-    epochs: int = 16
+    image_size: tuple[int, int] = (88, 80)
+    epochs: int = 10
     batch_size: int = 128
     learning_rate: float = 2e-3
-    weight_decay: float = 0.05
-    dropout: float = 0.1
+    weight_decay: float = 0.1
+    dropout: float = 0.2
     ema_decay: float = 0.998
-    shift: int = 1
+    shift: int = 2
     light: float = 0.25
     noise: float = 0.03
     occlusion: float = 0.5
