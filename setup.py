@@ -35,7 +35,7 @@ setup(
     description="Joint angles from camera images, learned from commanded regimes, estimated online in ROS 2",
     license="Apache-2.0",
     maintainer="ropes_ros maintainers",
-    maintainer_email="maintainers@users.noreply.b-seed-30ed1edf.example",
+    maintainer_email="maintainers@ropes-ros.example",
     python_requires=">=3.10",
     packages=find_packages(include=[NAME, f"{NAME}.*"]),
     package_data={NAME: ["py.typed"]},

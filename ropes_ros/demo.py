@@ -173,7 +173,7 @@ def _prepare(out: Path) -> None:
     """Empty the places that the demo writes to; the cache of resized frames may stay."""
     for name in ("record", "live", "training", "model", "logs"):
         shutil.rmtree(out / name, ignore_errors=True)
-    for name in ("report.json", "report.html"):
+    for name in ("report.json", "report.html", "frames.png"):
         (out / name).unlink(missing_ok=True)
     (out / "logs").mkdir(parents=True, exist_ok=True)
 
@@ -337,7 +337,8 @@ def _live(config: DemoConfig, model: Path, monitor: Monitor, console: Console) -
 
 
 def _report(config: DemoConfig, robot: Robot, schedule: Schedule, training: Any) -> dict[str, Any]:
-    from ropes_ros.evaluation import Estimates, compare, read_images, read_published
+    from ropes_ros.encoder import load_encoder
+    from ropes_ros.evaluation import compare, estimate_bag, read_images, read_published
     from ropes_ros.motion import Trajectory
     from ropes_ros.overlay import PinholeCamera
     from ropes_ros.report import TrainingCurve, write_report
@@ -349,10 +350,10 @@ def _report(config: DemoConfig, robot: Robot, schedule: Schedule, training: Any)
     moving = (published.stamps_ns >= start_ns) & (published.stamps_ns < start_ns + int(config.live_s * 1e9))
     if moving.sum() < 2:
         raise RopesError(f"{live}: the estimator published nothing while the arm moved; see {config.out / 'logs'}")
-    estimates = Estimates(
-        published.stamps_ns[moving], published.position[moving], published.std, published.novelty
-    )
+    estimates = published.select(moving)
     evaluation = compare(robot, estimates, live)
+    single = estimate_bag(load_encoder(config.out / "model", robot=config.robot), live)
+    per_frame = compare(robot, single.select(np.isin(single.stamps_ns, estimates.stamps_ns)), live)
     with open_bag(config.out / "record") as bag:
         header = bag.header
         frames = bag.topics[bag.topic("image")].count
@@ -369,6 +370,8 @@ def _report(config: DemoConfig, robot: Robot, schedule: Schedule, training: Any)
         "estimates_published": int(moving.sum()),
         "estimate_latency_ms_p50": float(np.percentile(delays[moving], 50)),
         "estimate_latency_ms_p99": float(np.percentile(delays[moving], 99)),
+        "coverage_1_std": per_frame.coverage["1"].tolist(),
+        "coverage_2_std": per_frame.coverage["2"].tolist(),
         "pose_labels_used": 0,
         "level_label_noise": schedule.levels.label_noise(),
         "robot": robot.name,
@@ -385,6 +388,7 @@ def _report(config: DemoConfig, robot: Robot, schedule: Schedule, training: Any)
         figures=figures,
         robot=robot,
         evaluation=evaluation,
+        per_frame=per_frame,
         curve=TrainingCurve(
             [entry.training_loss for entry in training.history],
             [entry.validation_loss for entry in training.history],

@@ -40,6 +40,11 @@ class Estimates:
     std: NDArray[np.float64]
     novelty: NDArray[np.float64]
 
+    def select(self, chosen: NDArray[np.bool_]) -> Estimates:
+        """Those of some frames; `chosen` is bool [N]."""
+        std, novelty = (part[chosen] if len(part) else part for part in (self.std, self.novelty))
+        return Estimates(self.stamps_ns[chosen], self.position[chosen], std, novelty)
+
 
 @dataclass(frozen=True)
 class Evaluation:

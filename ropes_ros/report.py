@@ -46,6 +46,7 @@ def write_report(
     figures: dict[str, Any],
     robot: Robot,
     evaluation: Evaluation,
+    per_frame: Evaluation,
     curve: TrainingCurve,
     schedule: Schedule,
     commanded: NDArray[np.float64],
@@ -53,13 +54,14 @@ def write_report(
     samples: Sequence[tuple[NDArray[np.uint8], NDArray[np.float64]]],
     camera: PinholeCamera,
 ) -> None:
-    """Write the report as one self-contained HTML file.
+    """Write the report as one self-contained HTML file, and the frames with the arm drawn over them as `frames.png`.
 
     Args:
         path: Where to; written beside its place and moved there.
         figures: The content of report.json.
         robot: The robot.
         evaluation: Live estimates against the simulator.
+        per_frame: The encoder's estimates of the same frames, unfiltered, with their standard deviations.
         curve: Losses of training.
         schedule: What was commanded.
         commanded: Normalised commanded positions at evenly spaced times, float64 [N, J].
@@ -75,15 +77,18 @@ def write_report(
     except ImportError:
         raise RuntimeSetupError("matplotlib is not installed; run `pip install 'ropes_ros[train]'`") from None
     matplotlib.use("Agg")
+    frames = _sample_sheet(robot, samples, camera)
+    frames.savefig(path.with_name("frames.png"), dpi=100, bbox_inches="tight")
     sections = [
         ("Fresh motion, estimated live", _table(figures)),
         (
             "Frames with the estimated arm drawn over them",
-            _embed(_sample_sheet(robot, samples, camera), "white: forward kinematics of the estimate"),
+            _embed(frames, "white: forward kinematics of the estimate"),
         ),
         ("Estimate against truth, per joint", _embed(_scatter(robot, evaluation), "degrees; the line is the truth")),
         ("Time series", _embed(_series(robot, evaluation), f"the first {SERIES_S:.0f} s; degrees")),
         ("Tip error", _embed(_tip_histogram(evaluation), "distance between the tips of estimate and truth")),
+        ("Is the stated uncertainty true?", _uncertainty(robot, per_frame)),
         (
             "Training",
             _embed(
@@ -123,6 +128,23 @@ def _table(figures: dict[str, Any]) -> str:
         f"<tr><td>{html.escape(key)}</td><td>{html.escape(shown(value))}</td></tr>" for key, value in figures.items()
     )
     return f"<table>{rows}</table>"
+
+
+def _uncertainty(robot: Robot, per_frame: Evaluation) -> str:
+    """Stated and real errors per joint: 68 % and 95 % would lie within one and two std of Gaussian errors."""
+    found = np.degrees(np.sqrt(((per_frame.estimates.position - per_frame.truth) ** 2).mean(axis=0)))
+    stated = np.degrees(np.sqrt((per_frame.estimates.std**2).mean(axis=0)))
+    rows = "".join(
+        f"<tr><td>{html.escape(name)}</td><td>{stated[index]:.1f}</td><td>{found[index]:.1f}</td>"
+        f"<td>{per_frame.coverage['1'][index]:.0%}</td><td>{per_frame.coverage['2'][index]:.0%}</td></tr>"
+        for index, name in enumerate(robot.joint_names)
+    )
+    novel = float((per_frame.estimates.novelty > 1.0).mean())
+    return (
+        "<table><tr><th>joint</th><th>stated std, deg</th><th>RMS error, deg</th><th>within 1 std (68 %)</th>"
+        f"<th>within 2 std (95 %)</th></tr>{rows}</table><p class='note'>Single frames, before filtering. Novelty is "
+        f"above 1 in {novel:.1%} of these frames, and was in 1 % of the calibration frames.</p>"
+    )
 
 
 def _embed(figure: Figure, note: str) -> str:
