@@ -60,8 +60,8 @@ class DemoConfig:
     robot: str = "arm6"
     out: Path = Path("out/demo")
     seed: int = 0
-    record_s: float = 1350.0
-    epochs: int = 10
+    record_s: float = 1440.0
+    epochs: int = 7
     live_s: float = 60.0
     camera: tuple[int, int] = (320, 240)
     camera_rate: float = 30.0

@@ -10,21 +10,23 @@ from ropes_ros.robot import Robot
 CORRELATION_FRAMES = 4.0
 """Frames over which the encoder's error stays alike: consecutive images err alike, so that a filter which took them
 as independent would promise too much. The measurement variance is multiplied by it."""
+FORGET_NS = 2_000_000_000
+"""After such a silence the past says nothing of a joint any more, and the filter starts anew."""
 
 
 class JointTracker:
-    """Position and velocity of J independent joints from noisy positions (Bar-Shalom et al., 2001, sec. 6.2).
+    """Position and velocity of J independent joints from noisy positions.
 
-    Velocity follows white-noise acceleration of the joint's maximum acceleration; the state starts anew at the first
-    measurement and after `reset`.
+    Acceleration is piecewise constant and white with the joint's maximum acceleration as its standard deviation, the
+    upper end of what Bar-Shalom, Li and Kirubarajan (2001, sec. 6.3.2) recommend: a commanded robot uses all of it
+    where it turns. The state starts anew at the first measurement, after `reset` and after a silence of `FORGET_NS`.
 
     Args:
         robot: Gives acceleration limits and position limits.
-        acceleration_share: Standard deviation of the acceleration as a share of each joint's limit.
     """
 
-    def __init__(self, robot: Robot, *, acceleration_share: float = 0.3) -> None:
-        self._acceleration = (acceleration_share * robot.max_acceleration) ** 2
+    def __init__(self, robot: Robot) -> None:
+        self._acceleration = robot.max_acceleration**2
         self._velocity_variance = robot.max_velocity**2 / 3.0
         self._lower, self._upper = robot.lower, robot.upper
         self._joints = len(robot.joints)
@@ -48,7 +50,7 @@ class JointTracker:
             ValueError: The stamp is not later than the last one.
         """
         noise = CORRELATION_FRAMES * np.asarray(std, dtype=np.float64) ** 2
-        if self._stamp_ns is None:
+        if self._stamp_ns is None or stamp_ns > self._stamp_ns + FORGET_NS:
             self._state = np.stack([np.asarray(position, dtype=np.float64), np.zeros(self._joints)])
             zero = np.zeros(self._joints)
             self._covariance = np.stack([np.stack([noise, zero]), np.stack([zero, self._velocity_variance])])
