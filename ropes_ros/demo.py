@@ -39,6 +39,8 @@ ESTIMATE_TOPIC = "/estimator/joint_states"
 READY_SECONDS = 60.0
 SILENCE_SECONDS = 60.0
 SAMPLES = 6
+MARKER = ".ropes_demo"
+"""File that marks a folder as a demo's own, whose content the next demo may replace."""
 VERSIONS = ("numpy", "torch", "onnxruntime", "mujoco", "opencv-python", "cyclonedds", "rosbags", "mcap", "pin")
 
 
@@ -170,7 +172,19 @@ def run_demo(config: DemoConfig, console: Console) -> dict[str, Any]:
 
 
 def _prepare(out: Path) -> None:
-    """Empty the places that the demo writes to; the cache of resized frames may stay."""
+    """Empty the places that the demo writes to, in a folder of its own; the cache of resized frames may stay.
+
+    Raises:
+        RopesError: The folder holds something else, or cannot be written.
+    """
+    marker = out / MARKER
+    try:
+        if out.exists() and not marker.exists() and any(out.iterdir()):
+            raise RopesError(f"{out} is not empty and no demo made it; give --out an empty or a new folder")
+        out.mkdir(parents=True, exist_ok=True)
+        marker.touch()
+    except OSError as error:
+        raise RopesError(f"{out}: cannot be written ({error.strerror}); give --out another folder") from None
     for name in ("record", "live", "training", "model", "logs"):
         shutil.rmtree(out / name, ignore_errors=True)
     for name in ("report.json", "report.html", "frames.png"):

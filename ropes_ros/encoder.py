@@ -43,7 +43,7 @@ class ModelInfo:
         levels: Ids of the regimes' levels.
         level_label_noise: Standard deviation of the position label that a level amounts to, in half ranges.
         calibration: How std and novelty were calibrated, in one sentence.
-        figures: Held-out figures by name.
+        figures: Figures of training by name.
         producer: Program and version that wrote the file.
     """
 
@@ -186,7 +186,8 @@ def _checked_hash(path: Path) -> str:
     card = path.with_name("card.md")
     if not card.is_file():
         raise ModelError(f"{card}: missing; a model is used only beside the card that `ropes export` wrote with it")
-    stated = re.search(r"SHA-256 of model\.onnx: `([0-9a-f]{64})`", card.read_text(encoding="utf-8"))
+    text = card.read_text(encoding="utf-8", errors="replace")
+    stated = re.search(r"SHA-256 of model\.onnx: `([0-9a-f]{64})`", text)
     if stated is None or stated.group(1) != digest:
         raise ModelError(
             f"{path}: its SHA-256 is not the one in {card.name}; the file was changed or damaged, export it again"

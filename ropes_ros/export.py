@@ -17,7 +17,7 @@ from ropes_ros.encoder import INPUT, METADATA_KEY, OUTPUTS, SCHEMA_VERSION, Enco
 from ropes_ros.errors import ModelError, RuntimeSetupError, TrainingError
 from ropes_ros.framing import Region, area_weights
 from ropes_ros.learning.calibrate import Calibration
-from ropes_ros.learning.networks import AngleNet
+from ropes_ros.learning.networks import LOG_STD_RANGE, AngleNet
 from ropes_ros.learning.train import load_checkpoint
 from ropes_ros.robot import Robot, load_robot
 
@@ -45,7 +45,7 @@ class DeployedEncoder(nn.Module):
         self.columns = _constant(area_weights(region.width, width).T)
         self.home, self.half_range = _constant(robot.home), _constant(robot.half_range)
         self.lower, self.upper = _constant(robot.lower), _constant(robot.upper)
-        self.std_scale = _constant(calibration.std_scale)
+        self.log_scale = _constant(np.log(calibration.std_scale))
         self.feature_mean = _constant(calibration.feature_mean)
         self.feature_axes = _constant(calibration.feature_axes / calibration.novelty_reference)
 
@@ -58,7 +58,7 @@ class DeployedEncoder(nn.Module):
         prediction = self.net(small)
         position = self.home + self.half_range * prediction.angle
         position = torch.minimum(torch.maximum(position, self.lower), self.upper)
-        std = self.half_range * self.std_scale * torch.exp(prediction.log_std)
+        std = self.half_range * torch.exp((prediction.log_std + self.log_scale).clamp(min=LOG_STD_RANGE[0]))
         novelty = ((prediction.features - self.feature_mean) @ self.feature_axes).square().sum(dim=1).sqrt()
         return position, std, novelty
 
@@ -94,7 +94,10 @@ def export(checkpoint: Path, model_dir: Path, *, robot: str | None = None) -> Pa
     camera_size = (int(frames["camera_size"][0]), int(frames["camera_size"][1]))
     deployed = DeployedEncoder(net, calibration, arm, Region(*frames["region"])).eval()
     info = _describe(content, calibration, arm, camera_size)
-    model_dir.mkdir(parents=True, exist_ok=True)
+    try:
+        model_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ModelError(f"{model_dir}: cannot be made ({error.strerror}); choose another folder") from None
     temporary = model_dir / "model.partial.onnx"
     card = model_dir / "card.partial.md"
     try:
@@ -130,13 +133,17 @@ def _describe(
         levels=tuple(frames["level_ids"]),
         level_label_noise=float(frames["level_label_noise"]),
         calibration=(
-            "std: one factor a joint, chosen by the marginal regime likelihood of calibration spans; novelty: 1.0 is "
-            "the 99th percentile of calibration frames; no measured angle was used"
+            "std: one factor a joint, the mean over its posterior given the regimes of calibration spans (below the "
+            "levels' width it is the prior that speaks); novelty: 1.0 is the 99th percentile of calibration frames; no "
+            "measured angle was used"
         ),
         figures={
-            "regime_loss_calibration": float(calibration.held_out_loss.mean()),
-            "regime_loss_floor": float(calibration.floor.mean()),
-            "training_epochs": float(len(content["history"])),
+            "regime loss on validation spans, which chose the epoch (nats)": float(content["progress"][2]),
+            "regime loss on calibration spans, which scaled std (nats)": float(calibration.held_out_loss.mean()),
+            "Bayes floor of both (nats)": float(calibration.floor.mean()),
+            "recorded frames": float(frames["frames"]),
+            "epochs trained": float(len(content["history"])),
+            "epoch kept": float(content["progress"][3]),
         },
         producer=f"ropes_ros {__version__}",
     )
@@ -188,7 +195,7 @@ def _assert_parity(deployed: DeployedEncoder, camera_size: tuple[int, int], path
 
 def _card(info: ModelInfo, digest: str) -> str:
     """The model card: what the file is, for whom, and how good."""
-    figures = "\n".join(f"| {name} | {value:.4f} |" for name, value in sorted(info.figures.items()))
+    figures = "\n".join(f"| {name} | {value:.4g} |" for name, value in info.figures.items())
     return f"""# Joint angle encoder for {info.robot}
 
 SHA-256 of model.onnx: `{digest}`
@@ -206,7 +213,7 @@ the camera, and it must be trained again.
 - Trained on bags {", ".join(bag[:16] for bag in info.bags)}; schedule {info.schedule_hash[:16]}.
 - Producer: {info.producer}; model schema version {info.schema_version}.
 
-| held-out figure | value |
+| figure | value |
 |---|---|
 {figures}
 """

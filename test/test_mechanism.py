@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from ropes_ros.learning.mechanism import MechanismLikelihood, bayes_floor, fisher_information, level_posterior
+from ropes_ros.learning.mechanism import MechanismLikelihood, bayes_floor, level_posterior
 
 GRID = np.linspace(-1.0, 1.0, 257)
 
@@ -22,22 +22,24 @@ def equal_shares(joints: int, levels: int) -> np.ndarray:
     return np.full((joints, levels), 1.0 / levels)
 
 
-def test_floor_is_the_entropy_found_by_sampling() -> None:
-    log_density = bump_log_densities([-0.6, 0.0, 0.6], 0.25)
-    shares = np.array([[0.5, 0.3, 0.2]])
-    posterior = level_posterior(log_density, shares)[0]
-    rng = np.random.default_rng(0)
-    levels = rng.choice(3, size=200_000, p=shares[0])
-    mass = np.exp(log_density[0])
-    cells = np.concatenate([rng.choice(257, size=(levels == k).sum(), p=mass[k] / mass[k].sum()) for k in range(3)])
-    sampled = -np.log(posterior[np.sort(levels), cells]).mean()
-    assert bayes_floor(log_density, shares)[0] == pytest.approx(sampled, abs=0.005)
+def test_floor_is_the_entropy_found_by_fine_integration() -> None:
+    """Levels with most of their mass at the ends, where a grid that weighs its end cells in full goes wrong."""
+    tilts = np.array([-6.0, 0.0, 6.0])
+    shares = np.array([[0.5, 0.2, 0.3]])
+
+    def densities(u: np.ndarray) -> np.ndarray:
+        scale = np.where(tilts == 0.0, 0.5, tilts / np.where(tilts == 0.0, 1.0, 2.0 * np.sinh(tilts)))
+        return scale[:, None] * np.exp(tilts[:, None] * u)
+
+    u = (np.arange(200_000) + 0.5) / 100_000 - 1.0
+    joint = densities(u) * shares[0][:, None]
+    entropy = -(joint * np.log(joint / joint.sum(axis=0))).sum() / 100_000
+    assert bayes_floor(np.log(densities(GRID))[None], shares)[0] == pytest.approx(entropy, abs=2e-4)
 
 
 def test_identical_levels_tell_nothing() -> None:
     log_density = bump_log_densities([0.0, 0.0], 0.3)
     assert bayes_floor(log_density, equal_shares(1, 2))[0] == pytest.approx(np.log(2.0), abs=1e-9)
-    assert fisher_information(log_density, equal_shares(1, 2), GRID)[0] == pytest.approx(0.0, abs=1e-9)
 
 
 def test_table_equals_direct_integration() -> None:
@@ -54,6 +56,7 @@ def test_table_equals_direct_integration() -> None:
         )
         for joint in range(2):
             weights = np.exp(-0.5 * ((GRID - angle[joint]) / std[joint]) ** 2)
+            weights[[0, -1]] *= 0.5
             expected = np.log((weights * posterior[joint, level[joint]]).sum() / weights.sum())
             assert float(found[0, joint]) == pytest.approx(expected, abs=0.02)
 
@@ -108,5 +111,5 @@ def test_maximising_it_finds_angle_and_spread_of_a_noisy_source() -> None:
             angle.expand(len(labels), 1), log_std.expand(len(labels), 1), torch.from_numpy(labels)[:, None]
         ).backward()
         optimiser.step()
-    assert float(angle) == pytest.approx(0.3, abs=0.02)
-    assert float(log_std.exp()) == pytest.approx(0.15, abs=0.03)
+    assert float(angle.detach()) == pytest.approx(0.3, abs=0.02)
+    assert float(log_std.detach().exp()) == pytest.approx(0.15, abs=0.03)

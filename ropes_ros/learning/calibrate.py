@@ -15,6 +15,7 @@ from ropes_ros.learning.mechanism import MechanismLikelihood
 from ropes_ros.learning.networks import AngleNet
 
 SCALES = np.exp(np.linspace(np.log(0.25), np.log(4.0), 33))
+"""Factors that the standard deviation may get, evenly spaced in their logarithm: the prior of the calibration."""
 REFERENCE_FRAMES = 5000
 COMPONENTS = 32
 
@@ -24,8 +25,7 @@ class Calibration:
     """Constants of the exported model.
 
     Attributes:
-        std_scale: Factor on each joint's standard deviation that maximises the marginal likelihood of the
-            calibration spans' levels, float64 [J].
+        std_scale: Factor on each joint's standard deviation, float64 [J].
         held_out_loss: Regime loss on the calibration spans after scaling, nats, float64 [J].
         floor: Bayes floor of that loss, nats, float64 [J].
         feature_mean: Mean of the training frames' features, float64 [F].
@@ -68,8 +68,10 @@ class Calibration:
 def calibrate(net: AngleNet, frames: FrameSet, split: Split, objective: MechanismLikelihood) -> Calibration:
     """Fit the constants on training features and on the calibration spans.
 
-    The scale is found by the marginal regime likelihood, which tells standard deviations near the levels' width
-    and hardly those far below it: a small std is then an upper bound rather than a measurement.
+    The marginal regime likelihood tells standard deviations near the levels' width, and hardly those far below it.
+    So the scale is not maximised but averaged: the variance is its posterior mean over `SCALES` under a uniform prior
+    of their logarithm, each segment counting as one observation because its frames are alike. Where the levels say
+    nothing, that leans to the larger of the possible values.
 
     Args:
         net: The trained network.
@@ -87,21 +89,39 @@ def calibrate(net: AngleNet, frames: FrameSet, split: Split, objective: Mechanis
     angle, log_std, features = _predict(net, frames, split.calibration)
     distance = np.linalg.norm((features - mean) @ axes, axis=1)
     labels = torch.from_numpy(split.labels[split.calibration].astype(np.int64))
-    labelled = (labels >= 0).sum(dim=0).clamp(min=1).numpy()
-    losses = np.empty((len(SCALES), net.joints))
+    segments = frames.segments[split.calibration]
+    evidence = np.empty((len(SCALES), net.joints))
     for index, scale in enumerate(SCALES):
-        scaled = torch.from_numpy(log_std + np.log(scale)).float()
-        likelihood = objective.log_likelihood(torch.from_numpy(angle).float(), scaled, labels)
-        losses[index] = -likelihood.double().sum(dim=0).numpy() / labelled
-    best = losses.argmin(axis=0)
+        likelihood = _log_likelihood(objective, angle, log_std + np.log(scale), labels)
+        for joint in range(net.joints):
+            evidence[index, joint] = _sum_of_segment_means(likelihood[:, joint], segments[:, joint])
+    posterior = np.exp(evidence - evidence.max(axis=0))
+    posterior /= posterior.sum(axis=0)
+    scale = np.sqrt(posterior.T @ SCALES**2)
+    likelihood = _log_likelihood(objective, angle, log_std + np.log(scale), labels)
     return Calibration(
-        SCALES[best],
-        losses[best, np.arange(net.joints)],
+        scale,
+        -likelihood.sum(axis=0) / (labels >= 0).sum(dim=0).clamp(min=1).numpy(),
         objective.floor.double().numpy(),
         mean,
         axes,
         float(np.quantile(distance, 0.99)),
     )
+
+
+def _log_likelihood(
+    objective: MechanismLikelihood, angle: NDArray[np.float64], log_std: NDArray[np.float64], labels: torch.Tensor
+) -> NDArray[np.float64]:
+    found = objective.log_likelihood(torch.from_numpy(angle).float(), torch.from_numpy(log_std).float(), labels)
+    likelihood: NDArray[np.float64] = found.double().numpy()
+    return likelihood
+
+
+def _sum_of_segment_means(values: NDArray[np.float64], segments: NDArray[np.int32]) -> float:
+    """Sum over segments of the mean of their frames' values; -1 is no segment."""
+    inside = segments >= 0
+    _, inverse = np.unique(segments[inside], return_inverse=True)
+    return float((np.bincount(inverse, values[inside]) / np.bincount(inverse)).sum())
 
 
 def _predict(

@@ -37,28 +37,23 @@ def level_posterior(log_density: NDArray[np.float64], shares: NDArray[np.float64
     return posterior
 
 
+def _cell_weights(points: int) -> NDArray[np.float64]:
+    """Weights of the trapezoid rule on an even grid, up to its step."""
+    weights = np.ones(points)
+    weights[[0, -1]] = 0.5
+    return weights
+
+
 def bayes_floor(log_density: NDArray[np.float64], shares: NDArray[np.float64]) -> NDArray[np.float64]:
     """Entropy of the level given the true angle: the loss that a perfect encoder reaches, nats, float64 [J].
 
     It follows from the design alone. A training loss below it means that the net memorises segments.
     """
     posterior = level_posterior(log_density, shares)
-    mixture = np.exp(log_density) * shares[:, :, None]
+    mixture = np.exp(log_density) * shares[:, :, None] * _cell_weights(log_density.shape[2])
     weights = mixture / mixture.sum(axis=(1, 2), keepdims=True)
     floor: NDArray[np.float64] = -(weights * np.log(posterior)).sum(axis=(1, 2))
     return floor
-
-
-def fisher_information(
-    log_density: NDArray[np.float64], shares: NDArray[np.float64], grid: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Mean Fisher information of the level about the angle, float64 [J], per squared half range."""
-    posterior = level_posterior(log_density, shares)
-    slope = np.gradient(np.log(posterior), grid, axis=2)
-    mixture = (np.exp(log_density) * shares[:, :, None]).sum(axis=1)
-    mixture /= mixture.sum(axis=1, keepdims=True)
-    information: NDArray[np.float64] = ((posterior * slope**2).sum(axis=1) * mixture).sum(axis=1)
-    return information
 
 
 class MechanismLikelihood(nn.Module):
@@ -83,7 +78,7 @@ class MechanismLikelihood(nn.Module):
         log_std = np.linspace(*LOG_STD_RANGE, STD_STEPS)
         table = np.empty((joints, levels, STD_STEPS, points), dtype=np.float32)
         for step, value in enumerate(log_std):
-            kernel = np.exp(-0.5 * ((grid[:, None] - grid[None, :]) / math.exp(value)) ** 2)
+            kernel = np.exp(-0.5 * ((grid[:, None] - grid[None, :]) / math.exp(value)) ** 2) * _cell_weights(points)
             kernel /= kernel.sum(axis=1, keepdims=True)
             table[:, :, step] = np.log(posterior @ kernel.T)
         self.register_buffer("table", torch.from_numpy(table))

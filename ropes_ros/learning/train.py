@@ -148,7 +148,10 @@ def train(
     floor = float(objective.floor.mean())
     state = _initial_state(frames, config)
     checkpoint = out_dir / "checkpoint.pt"
-    out_dir.mkdir(parents=True, exist_ok=True)
+    try:
+        out_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TrainingError(f"{out_dir}: cannot be made ({error.strerror}); choose another folder") from None
     if resume and checkpoint.exists():
         _restore(state, checkpoint, config, frames)
     started = time.monotonic()
@@ -326,8 +329,11 @@ def _save(
         "calibration": None if calibration is None else calibration.to_dict(),
     }
     temporary = path.with_suffix(".partial")
-    torch.save(content, temporary)
-    os.replace(temporary, path)
+    try:
+        torch.save(content, temporary)
+        os.replace(temporary, path)
+    except (OSError, RuntimeError) as error:  # torch tells a full disk as a RuntimeError
+        raise TrainingError(f"{path}: cannot be written ({error}); make room or choose another folder") from None
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
