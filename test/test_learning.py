@@ -9,8 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from synthetic import START_NS, positions_of, stick_robot, write_synthetic_bag
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("onnx")
 
 from ropes_ros.dataset import FrameSet, load_frames, split_spans
 from ropes_ros.encoder import Encoder, file_sha256
@@ -160,7 +162,7 @@ def test_model_says_what_it_is(model: Path, frames: FrameSet) -> None:
     assert info.camera_size == (64, 48)
     assert info.bags == (frames.bag_hash,)
     assert info.schedule_hash == frames.schedule_hash
-    assert info.level_label_noise == pytest.approx(0.157, abs=0.01)
+    assert info.level_label_noise == pytest.approx(0.165, abs=0.005)
     assert file_sha256(model) in (model.parent / "card.md").read_text()
 
 
@@ -221,7 +223,9 @@ def test_unknown_schema_version_is_refused(model: Path, tmp_path: Path) -> None:
         Encoder(tmp_path)
 
 
-def test_graph_resizes_as_the_dataset_does(model: Path, trained: TrainResult, folder: Path) -> None:
+def test_graph_resizes_as_the_dataset_does(
+    model: Path, trained: TrainResult, frames: FrameSet, folder: Path
+) -> None:
     """Estimates from camera-size images equal those of the network on OpenCV's area-averaged ones."""
     import cv2
 
@@ -230,7 +234,7 @@ def test_graph_resizes_as_the_dataset_does(model: Path, trained: TrainResult, fo
 
     rng = np.random.default_rng(2)
     images = cv2.blur(rng.integers(0, 256, (48, 64, 3)).astype(np.uint8), (5, 5))[None]
-    small = cv2.resize(images[0], CONFIG.image_size, interpolation=cv2.INTER_AREA)[None]
+    small = cv2.resize(frames.region.cut(images[0]), CONFIG.image_size, interpolation=cv2.INTER_AREA)[None]
     net = AngleNet(CONFIG.image_size, 2, dropout=0.0)
     net.load_state_dict(weights(trained.checkpoint))
     net.eval()

@@ -17,7 +17,8 @@ from ropes_ros.learning.networks import AngleNet
 SCALES = np.exp(np.linspace(np.log(0.25), np.log(4.0), 33))
 """Factors that the standard deviation may get, evenly spaced in their logarithm: the prior of the calibration."""
 REFERENCE_FRAMES = 5000
-COMPONENTS = 32
+RIDGE = 1e-3
+"""Added to the features' variances, as a share of the largest, before they are whitened."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Calibration:
         held_out_loss: Regime loss on the calibration spans after scaling, nats, float64 [J].
         floor: Bayes floor of that loss, nats, float64 [J].
         feature_mean: Mean of the training frames' features, float64 [F].
-        feature_axes: Whitening projection of features, float64 [F, C].
+        feature_axes: Whitening projection of features, float64 [F, F].
         novelty_reference: 99th percentile of the calibration frames' whitened distance.
     """
 
@@ -84,8 +85,7 @@ def calibrate(net: AngleNet, frames: FrameSet, split: Split, objective: Mechanis
     _, _, features = _predict(net, frames, split.train[evenly])
     mean = features.mean(axis=0)
     values, vectors = np.linalg.eigh(np.cov((features - mean).T))
-    strongest = np.argsort(values)[::-1][:COMPONENTS]
-    axes = vectors[:, strongest] / np.sqrt(np.maximum(values[strongest], 1e-6 * values.max()))
+    axes = vectors / np.sqrt(np.maximum(values, 0.0) + RIDGE * values.max())
     angle, log_std, features = _predict(net, frames, split.calibration)
     distance = np.linalg.norm((features - mean) @ axes, axis=1)
     labels = torch.from_numpy(split.labels[split.calibration].astype(np.int64))

@@ -18,7 +18,8 @@ class Prediction(NamedTuple):
     Attributes:
         angle: Normalised joint angles u, float [N, J], half ranges about home.
         log_std: Logarithm of their standard deviation, float [N, J], half ranges.
-        features: Penultimate activations, float [N, F], from which novelty is judged.
+        features: Hidden activations and the mean of each channel of the last convolution, float [N, F], from which
+            novelty is judged: the first see a pose that is unlike, the second a texture that is.
     """
 
     angle: Tensor
@@ -36,7 +37,7 @@ class AngleNet(nn.Module):
         image_size: (width, height) of the input in pixels.
         joints: Number of joints J.
         channels: Output channels of the strided convolutions.
-        hidden: Units F of the hidden layer.
+        hidden: Units of the hidden layer.
         dropout: Probability with which a hidden unit is dropped in training.
     """
 
@@ -76,6 +77,8 @@ class AngleNet(nn.Module):
         Args:
             images: float [N, 3, height, width], RGB in 0..1.
         """
-        features = self.hidden(self.stem((images - 0.5) * 4.0))
-        angle, raw = self.head(self.dropout(features)).split(self.joints, dim=1)
+        maps = self.stem((images - 0.5) * 4.0)
+        hidden = self.hidden(maps)
+        angle, raw = self.head(self.dropout(hidden)).split(self.joints, dim=1)
+        features = torch.cat([hidden, maps.mean(dim=(2, 3))], dim=1)
         return Prediction(angle, raw.clamp(*LOG_STD_RANGE), features)
