@@ -46,7 +46,7 @@ setup(
     ],
     zip_safe=False,
     install_requires=[
-        "numpy>=1.23",
+        "numpy>=1.21",
         "opencv-python>=4.5",
         "PyYAML>=5.4",
         "pin>=4.1",
@@ -59,10 +59,10 @@ setup(
     entry_points={
         "console_scripts": [
             "ropes = ropes_ros.cli:main",
-            "sim_arm = ropes_ros.nodes.sim_arm:main",
-            "commander = ropes_ros.nodes.commander:main",
-            "recorder = ropes_ros.nodes.recorder:main",
-            "estimator = ropes_ros.nodes.estimator:main",
+            "sim_arm = ropes_ros.run:sim_arm",
+            "commander = ropes_ros.run:commander",
+            "recorder = ropes_ros.run:recorder",
+            "estimator = ropes_ros.run:estimator",
         ],
     },
 )

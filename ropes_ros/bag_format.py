@@ -152,7 +152,7 @@ class BagHeader:
         pairs = {
             key[len(KEY_PREFIX) :]: str(value)
             for key, value in (custom or {}).items()
-            if key.startswith(KEY_PREFIX)
+            if str(key).startswith(KEY_PREFIX)
         }
         return cls.from_strings(pairs, source) if pairs else None
 
@@ -278,7 +278,10 @@ def load_metadata(bag: Path) -> dict[str, Any]:
         raise BagError(
             f"{path} is not a rosbag2 metadata file ({first_line(error)}): run `ropes recover {bag}`"
         ) from error
-    if not isinstance(information, dict):
+    kinds = {"relative_file_paths": list, "custom_data": dict}
+    if not isinstance(information, dict) or not all(
+        isinstance(information.get(key), kind | None) for key, kind in kinds.items()
+    ):
         raise BagError(f"{path} is not a rosbag2 metadata file: run `ropes recover {bag}`")
     return information
 

@@ -124,13 +124,15 @@ class Bag:
         """
         if self._schedule is None:
             if self.header is None or self.header.schedule_yaml is None:
-                raise BagError(f"{self.path} holds no schedule: name the schedule file that was commanded")
+                raise BagError(
+                    f"{self.path} holds no schedule: name the schedule file that was commanded (--schedule FILE)"
+                )
             schedule = Schedule.from_yaml(self.header.schedule_yaml, str(self.path))
             if self.header.schedule_hash != schedule.hash:
                 raise BagError(
                     f"{self.path}: its schedule has hash {schedule.hash[:12]}, the bag states "
                     f"{(self.header.schedule_hash or 'none')[:12]}: it was altered, name the schedule file "
-                    "instead"
+                    "instead (--schedule FILE)"
                 )
             self._schedule = schedule
         return self._schedule
@@ -145,8 +147,8 @@ class Bag:
         if name not in self.topics:
             raise BagError(
                 f"{self.path} has no topic {name} ({role}); it has: "
-                f"{', '.join(sorted(self.topics)) or 'none'}. "
-                f"Say which one is the {role} topic"
+                f"{', '.join(sorted(self.topics)) or 'none'}: "
+                f"name the {role} topic (--topic {role}=NAME)"
             )
         if not self.topics[name].count:
             raise BagError(

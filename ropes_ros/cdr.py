@@ -10,10 +10,10 @@ import struct
 from typing import NamedTuple
 
 from ropes_ros.errors import RopesError
+from ropes_ros.units import NANOSECONDS
 
 _BODY = 4
 """Length of the encapsulation header; alignment counts from its end."""
-NANOSECONDS = 1_000_000_000
 
 
 class RawImage(NamedTuple):

@@ -12,23 +12,26 @@ import json
 import os
 import shutil
 import tempfile
+import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
+from zipfile import BadZipFile
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from ropes_ros.bags import Bag, open_bag
-from ropes_ros.cdr import NANOSECONDS, parse_compressed_image, parse_image
+from ropes_ros.cdr import parse_compressed_image, parse_image
 from ropes_ros.errors import BagError, RopesError, TrainingError
 from ropes_ros.framing import Region, swept_region
 from ropes_ros.images import compressed_to_rgb, to_rgb
 from ropes_ros.regimes import RegimeState, RegimeTimeline, Schedule, regime_from_msg
+from ropes_ros.units import NANOSECONDS
 
 CACHE_VERSION = 2
 _IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
@@ -153,11 +156,9 @@ def load_frames(
                 "on the same "
                 "clock (use_sim_time), and did the commander run while the bag was recorded?"
             )
-        with np.errstate(divide="ignore"):
-            log_density = np.log(schedule.commanded)
-        if not np.isfinite(log_density).all():
+        if not np.isfinite(schedule.log_commanded).all():
             raise BagError(
-                f"{bag.path}: the schedule's densities are zero or not finite somewhere: make it again"
+                f"{bag.path}: the schedule's densities are zero somewhere: make one whose floor is higher"
             )
         return FrameSet(
             images=entry.images,
@@ -167,8 +168,8 @@ def load_frames(
             joint_names=tuple(schedule.joint_names),
             level_ids=tuple(schedule.levels.ids),
             grid=schedule.grid,
-            log_density=log_density,
-            level_label_noise=schedule.levels.label_noise(),
+            log_density=schedule.log_commanded,
+            level_label_noise=schedule.label_noise,
             robot=schedule.robot,
             schedule_hash=schedule.hash,
             camera_size=entry.camera_size,
@@ -257,7 +258,7 @@ def _timeline(bag: Bag, messages: Sequence[bytes], schedule: Schedule) -> Regime
         if state.schedule_hash != schedule.hash:
             raise BagError(
                 f"{bag.path}: a regime of schedule {state.schedule_hash[:12]} was commanded, the schedule given is "
-                f"{schedule.hash[:12]}: name the schedule that the commander ran"
+                f"{schedule.hash[:12]}: name the schedule that the commander ran (--schedule FILE)"
             )
         states.append(state)
     try:
@@ -289,14 +290,16 @@ def _cached(
     kind = bag.topics[image_topic].type_name
     if kind not in _IMAGE_TYPES:
         raise BagError(
-            f"{bag.path}: {image_topic} is of type {kind}, not an image: say which one is the image topic"
+            f"{bag.path}: {image_topic} is of type {kind}, not an image: name the image topic (--topic image=NAME)"
         )
     regime_topic = bag.topic("regime") if with_regimes else None
     bag_hash = bag.content_hash()
     key = json.dumps([CACHE_VERSION, bag_hash, image_topic, regime_topic, size])
     folder = cache_dir / f"frames-{hashlib.sha256(key.encode()).hexdigest()[:32]}"
-    if not folder.is_dir():
+    entry = _read_entry(folder, bag_hash)
+    if entry is None:
         try:
+            shutil.rmtree(folder, ignore_errors=True)
             cache_dir.mkdir(parents=True, exist_ok=True)
             partial = Path(tempfile.mkdtemp(prefix="partial-", dir=cache_dir))
             try:
@@ -309,7 +312,10 @@ def _cached(
             raise BagError(
                 f"{cache_dir}: frames cannot be cached ({error.strerror}): make room or choose another folder"
             ) from error
-    return _read_entry(folder, bag_hash)
+        entry = _read_entry(folder, bag_hash)
+    if entry is None:
+        raise BagError(f"{folder}: what was cached there just now cannot be read back: choose another cache folder")
+    return entry
 
 
 def _publish(partial: Path, folder: Path) -> None:
@@ -321,7 +327,8 @@ def _publish(partial: Path, folder: Path) -> None:
         raise
 
 
-def _read_entry(folder: Path, bag_hash: str) -> _Entry:
+def _read_entry(folder: Path, bag_hash: str) -> _Entry | None:
+    """An entry of the cache; None when it is not there or damaged."""
     try:
         images = np.load(folder / _PIXEL_FILE, mmap_mode="r")
         with np.load(folder / _INDEX_FILE) as index:
@@ -333,9 +340,11 @@ def _read_entry(folder: Path, bag_hash: str) -> _Entry:
             width, height = (int(value) for value in index["camera_size"])
             region = Region(*(int(value) for value in index["region"]))
             stamps_ns, duplicates = index["stamps_ns"], int(index["duplicates"])
-            return _Entry(images, stamps_ns, regimes, (width, height), region, bag_hash, duplicates)
-    except (OSError, ValueError, KeyError) as error:
-        raise BagError(f"{folder} is damaged ({error}): delete it and try again") from error
+    except (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile, zlib.error):
+        return None
+    if len(images) != len(stamps_ns):
+        return None
+    return _Entry(images, stamps_ns, regimes, (width, height), region, bag_hash, duplicates)
 
 
 def _fill(

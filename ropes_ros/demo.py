@@ -387,7 +387,7 @@ def _report(config: DemoConfig, robot: Robot, schedule: Schedule, training: Any)
         "coverage_1_std": per_frame.coverage["1"].tolist(),
         "coverage_2_std": per_frame.coverage["2"].tolist(),
         "pose_labels_used": 0,
-        "level_label_noise": schedule.levels.label_noise(),
+        "level_label_noise": schedule.label_noise,
         "robot": robot.name,
         "seed": config.seed,
         "versions": _versions(),

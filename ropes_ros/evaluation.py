@@ -5,8 +5,8 @@ This is where measured angles (joint_states) are read. Nothing under `learning/`
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ from ropes_ros.bags import Bag, open_bag
 from ropes_ros.cdr import header_stamp
 from ropes_ros.dataset import decode_image
 from ropes_ros.encoder import Encoder
-from ropes_ros.errors import BagError
+from ropes_ros.errors import BagError, ModelError
 from ropes_ros.metrics import JointMetrics, coverage, joint_metrics
 from ropes_ros.robot import Robot, load_robot
 from ropes_ros.truth import load_truth
@@ -55,12 +55,16 @@ class Evaluation:
         truth: Measured joint angles at the same stamps, float64 [N, J], rad.
         metrics: Errors.
         coverage: Share of frames within one and within two std per joint, by "1" and "2"; empty without std.
+        uncovered: Frames left out because no joint states were recorded near them.
+        in_sample: Whether the model was trained on this very bag.
     """
 
     estimates: Estimates
     truth: NDArray[np.float64]
     metrics: JointMetrics
     coverage: dict[str, NDArray[np.float64]]
+    uncovered: int = 0
+    in_sample: bool = False
 
 
 def read_images(bag: Bag) -> Iterator[tuple[int, NDArray[np.uint8]]]:
@@ -71,8 +75,13 @@ def read_images(bag: Bag) -> Iterator[tuple[int, NDArray[np.uint8]]]:
         yield decode_image(message.data, compressed, f"{bag.path}: {topic}")
 
 
-def estimate_bag(encoder: Encoder, bag_path: Path) -> Estimates:
+def estimate_bag(encoder: Encoder, bag_path: Path, *, topics: Mapping[str, str] | None = None) -> Estimates:
     """Run a model over all images of a bag; joint_states are not read.
+
+    Args:
+        encoder: The model.
+        bag_path: The bag.
+        topics: Topic of the role "image", for bags from elsewhere.
 
     Raises:
         BagError: No images.
@@ -87,7 +96,7 @@ def estimate_bag(encoder: Encoder, bag_path: Path) -> Estimates:
             parts.append(tuple(encoder.run(np.stack(pending))))
             pending.clear()
 
-    with open_bag(bag_path) as bag:
+    with open_bag(bag_path, topics=topics) as bag:
         for stamp_ns, image in read_images(bag):
             stamps.append(stamp_ns)
             pending.append(image)
@@ -98,24 +107,48 @@ def estimate_bag(encoder: Encoder, bag_path: Path) -> Estimates:
     return Estimates(np.asarray(stamps, dtype=np.int64), position, std, novelty)
 
 
-def evaluate(encoder: Encoder, bag_path: Path) -> Evaluation:
+def evaluate(
+    encoder: Encoder, bag_path: Path, robot: Robot | None = None, *, topics: Mapping[str, str] | None = None
+) -> Evaluation:
     """Run a model over a bag and compare it with the bag's joint_states.
 
+    Args:
+        encoder: The model.
+        bag_path: The bag.
+        robot: The model's robot; by default the bundled preset of that name.
+        topics: Topics of the roles "image" and "joint_states", for bags from elsewhere.
+
     Raises:
-        BagError: No images or no joint_states in the bag.
+        BagError: No images in the bag, or no joint_states for most of them.
+        ModelError: The model is of another robot.
     """
-    return compare(load_robot(encoder.info.robot), estimate_bag(encoder, bag_path), bag_path)
+    arm = load_robot(encoder.info.robot) if robot is None else robot
+    if (arm.name, arm.joint_names) != (encoder.info.robot, encoder.info.joint_names):
+        raise ModelError(
+            f"{encoder.path}: was trained for robot {encoder.info.robot!r} with joints "
+            f"{', '.join(encoder.info.joint_names)}, not for {arm.name!r} with {', '.join(arm.joint_names)}; "
+            "give --robot the preset of the model's robot"
+        )
+    with open_bag(bag_path, topics=topics) as bag:
+        in_sample = bag.content_hash() in encoder.info.bags
+    estimates = estimate_bag(encoder, bag_path, topics=topics)
+    return replace(compare(arm, estimates, bag_path, topics=topics), in_sample=in_sample)
 
 
-def compare(robot: Robot, estimates: Estimates, bag_path: Path) -> Evaluation:
-    """Compare estimates with a bag's joint_states at the estimates' stamps."""
-    truth = load_truth(bag_path, estimates.stamps_ns, joint_names=robot.joint_names)
+def compare(
+    robot: Robot, estimates: Estimates, bag_path: Path, *, topics: Mapping[str, str] | None = None
+) -> Evaluation:
+    """Compare estimates with a bag's joint_states at the estimates' stamps, as far as there are any."""
+    truth = load_truth(bag_path, estimates.stamps_ns, joint_names=robot.joint_names, topics=topics)
+    covered = np.asarray(np.isfinite(truth).all(axis=1))
+    estimates, truth = estimates.select(covered), truth[covered]
     within = {
         str(sigmas): coverage(estimates.position, estimates.std, truth, float(sigmas))
         for sigmas in (1, 2)
         if len(estimates.std)
     }
-    return Evaluation(estimates, truth, joint_metrics(robot, estimates.position, truth), within)
+    metrics = joint_metrics(robot, estimates.position, truth)
+    return Evaluation(estimates, truth, metrics, within, uncovered=int((~covered).sum()))
 
 
 def read_published(bag_path: Path, topic: str, joint_names: tuple[str, ...]) -> tuple[Estimates, NDArray[np.float64]]:

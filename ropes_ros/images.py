@@ -68,7 +68,10 @@ def compressed_to_rgb(data: Any, source: str) -> NDArray[np.uint8]:
     Raises:
         RopesError: The bytes are no image.
     """
-    decoded = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), cv2.IMREAD_COLOR) if len(data) else None
+    try:
+        decoded = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), cv2.IMREAD_COLOR) if len(data) else None
+    except cv2.error:  # for example a size beyond OpenCV's limit
+        decoded = None
     if decoded is None:
         raise RopesError(f"{source}: a compressed image cannot be decoded; only JPEG and PNG are supported")
     image: NDArray[np.uint8] = cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB)  # type: ignore[assignment]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 from launch.action import Action
-from launch.actions import DeclareLaunchArgument, EmitEvent, RegisterEventHandler
+from launch.actions import DeclareLaunchArgument, EmitEvent, OpaqueFunction, RegisterEventHandler
 from launch.conditions import IfCondition
+from launch.event_handlers import OnProcessExit
 from launch.events import matches_action
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode
@@ -16,7 +17,16 @@ from launch_ros.events.lifecycle import ChangeState
 from launch_ros.parameter_descriptions import ParameterValue
 from lifecycle_msgs.msg import Transition
 
+from ropes_ros.errors import RuntimeSetupError
 from ropes_ros.paths import share_dir
+
+REFUSALS = (
+    ("configuring", "unconfigured"),
+    ("activating", "inactive"),
+    ("errorprocessing", "unconfigured"),
+    ("errorprocessing", "finalized"),
+)
+"""The transitions of a node that will not come up."""
 
 
 def common_arguments() -> list[Action]:
@@ -45,6 +55,8 @@ def lifecycle_node(
 ) -> list[Action]:
     """A lifecycle node, and the events that bring it to active when `autostart` is true.
 
+    The launch ends with an error where the node refuses, or where its process ends with a status other than 0.
+
     Args:
         executable: Its executable in this package, also its name.
         parameters: Launch arguments that are passed on as parameters of the same name, with their types.
@@ -66,9 +78,7 @@ def lifecycle_node(
     )
     autostart = IfCondition(LaunchConfiguration("autostart"))
     configure = EmitEvent(
-        event=ChangeState(
-            lifecycle_node_matcher=matches_action(node), transition_id=Transition.TRANSITION_CONFIGURE
-        ),
+        event=ChangeState(lifecycle_node_matcher=matches_action(node), transition_id=Transition.TRANSITION_CONFIGURE),
         condition=autostart,
     )
     activate = RegisterEventHandler(
@@ -87,4 +97,27 @@ def lifecycle_node(
             ],
         )
     )
-    return [activate, node, configure]
+    refused = [
+        RegisterEventHandler(
+            OnStateTransition(
+                target_lifecycle_node=node,
+                start_state=start,
+                goal_state=goal,
+                entities=[OpaqueFunction(function=_fail, args=[f"{executable} did not start; its log says why"])],
+            ),
+            condition=autostart,
+        )
+        for start, goal in REFUSALS
+    ]
+
+    def ended(event: Any, context: Any) -> None:
+        if event.returncode:
+            _fail(context, f"{executable} ended with status {event.returncode}; its log says why")
+
+    failed = RegisterEventHandler(OnProcessExit(target_action=node, on_exit=ended))
+    return [activate, *refused, failed, node, configure]
+
+
+def _fail(context: Any, reason: str) -> NoReturn:
+    """End the launch with an error: launch shuts everything down, and its status is 1, on an exception."""
+    raise RuntimeSetupError(reason)

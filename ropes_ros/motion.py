@@ -9,7 +9,8 @@ import numpy.typing as npt
 
 from ropes_ros.errors import ScheduleError
 from ropes_ros.kinematics import Array, PiecewiseQuadratic, Sweep, connect
-from ropes_ros.schedule import LIMIT_SHARE, NANOSECONDS, Schedule, Segment
+from ropes_ros.schedule import LIMIT_SHARE, Schedule, Segment
+from ropes_ros.units import NANOSECONDS
 
 if TYPE_CHECKING:
     from ropes_ros.robot import Robot

@@ -9,10 +9,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from types import TracebackType
 
 from ropes_ros.standalone import real_rclpy
 
+TETHER = str(Path(__file__).with_name("tether.py"))
 STOP_SECONDS = 15.0
 """How long a process may take to end after an interrupt, before it is killed."""
 
@@ -49,7 +51,7 @@ class Processes:
 
     Started processes are in sessions of their own, so that an interrupt from the keyboard reaches this process first
     and the group is taken down in order, last started first stopped. Within the context a termination signal acts as
-    an interrupt. Use it from the main thread.
+    an interrupt. Should this process be killed, they are told to end (SIGTERM; on Linux). Use it from the main thread.
 
     Args:
         environment: Variables to set on top of this process's own.
@@ -67,7 +69,11 @@ class Processes:
             output: Where stdout and stderr go, as for subprocess.Popen; this process's own when None.
         """
         process = subprocess.Popen(
-            command, env=self._environment, stdout=output, stderr=output, start_new_session=True
+            [sys.executable, "-I", "-S", TETHER, str(os.getpid()), *command],
+            env=self._environment,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
         )
         self._running.append(process)
         return process

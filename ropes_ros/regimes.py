@@ -15,8 +15,9 @@ import numpy.typing as npt
 
 from ropes_ros.densities import NONE, Bump, Density, Levels, Observational, Tilt
 from ropes_ros.errors import BagError
-from ropes_ros.schedule import GRID, NANOSECONDS, JointMotion, Schedule, Segment
+from ropes_ros.schedule import GRID, JointMotion, Schedule, Segment
 from ropes_ros.scheduling import make_schedule
+from ropes_ros.units import NANOSECONDS
 
 __all__ = [
     "GRID",
@@ -37,6 +38,8 @@ __all__ = [
 ]
 
 STATUS_NAME = "ropes/regime"
+REACH_NS = 30 * NANOSECONDS
+"""How far ahead of its publication a regime may be announced."""
 
 
 @dataclass(frozen=True)
@@ -111,10 +114,12 @@ def regime_from_msg(msg: Any, joint_names: Sequence[str] | None = None) -> Regim
 class RegimeTimeline:
     """Labels over time from recorded regimes.
 
-    A state holds from its stamp, joint by joint to its `until`, and no longer than to the next state's stamp. After a
-    gap in `seq` the state before the gap is worth nothing, as what followed it is unknown: no labels until the next
-    message. A state whose stamp lies before earlier ones' (a correction) replaces them from there on. Repeated
-    messages are taken once.
+    A state holds from its stamp, joint by joint to its `until`, and no longer than to the next state's stamp. A state
+    whose stamp lies before earlier ones' (a correction) replaces them from there on. Repeated messages are taken once.
+
+    What is missing in a gap of `seq` may have been a correction. Corrections never reach back before the publication
+    of the message before them, which was at most `REACH_NS` before that message's stamp: from then to the stamp of the
+    next message there are no labels.
 
     Args:
         states: The recorded states in the order of their publication.
@@ -127,7 +132,8 @@ class RegimeTimeline:
 
     def __init__(self, states: Iterable[RegimeState], joint_names: Sequence[str], level_ids: Sequence[str]) -> None:
         index = {NONE: -1, **{level: k for k, level in enumerate(level_ids)}}
-        kept: list[tuple[RegimeState, bool]] = []
+        kept: list[RegimeState] = []
+        gaps: list[tuple[int, int]] = []
         last: RegimeState | None = None
         for state in states:
             if state == last:
@@ -142,20 +148,20 @@ class RegimeTimeline:
             for level in state.levels:
                 if level not in index:
                     raise BagError(f"regime message with unknown level '{level}': known are {', '.join(level_ids)}")
-            while kept and kept[-1][0].stamp_ns >= state.stamp_ns:
+            if last is not None and state.seq != last.seq + 1:
+                gaps.append((last.stamp_ns - REACH_NS, state.stamp_ns))
+            while kept and kept[-1].stamp_ns >= state.stamp_ns:
                 kept.pop()
-            if kept and last is not None and state.seq != last.seq + 1:
-                kept[-1] = (kept[-1][0], False)
-            kept.append((state, True))
+            kept.append(state)
             last = state
-        valid = np.array([trusted for _, trusted in kept], dtype=bool)[:, None]
+        self._gaps = gaps
         shape = (len(kept), len(joint_names))
-        self._stamps = np.array([state.stamp_ns for state, _ in kept], dtype=np.int64)
-        self._until = np.array([state.until_ns for state, _ in kept], dtype=np.int64).reshape(shape)
-        levels = np.array([[index[level] for level in state.levels] for state, _ in kept], dtype=np.int16)
-        segments = np.array([state.segments for state, _ in kept], dtype=np.int32)
-        self._levels = np.where(valid, levels.reshape(shape), np.int16(-1))
-        self._segments = np.where(valid & (self._levels >= 0), segments.reshape(shape), np.int32(-1))
+        self._stamps = np.array([state.stamp_ns for state in kept], dtype=np.int64)
+        self._until = np.array([state.until_ns for state in kept], dtype=np.int64).reshape(shape)
+        levels = np.array([[index[level] for level in state.levels] for state in kept], dtype=np.int16)
+        segments = np.array([state.segments for state in kept], dtype=np.int32)
+        self._levels = levels.reshape(shape)
+        self._segments = np.where(self._levels >= 0, segments.reshape(shape), np.int32(-1))
 
     def labels_at(self, t_ns: npt.NDArray[np.int64]) -> npt.NDArray[np.int16]:
         """Level indices int16 [N, J] at times int64 [N] in ns since the epoch; -1 for none."""
@@ -171,4 +177,6 @@ class RegimeTimeline:
             return np.full((len(t_ns), values.shape[1]), -1)
         i = np.searchsorted(self._stamps, t_ns, side="right") - 1
         holds = (i >= 0)[:, None] & (t_ns[:, None] < self._until[i])
+        for begin_ns, end_ns in self._gaps:
+            holds &= ((t_ns < begin_ns) | (t_ns >= end_ns))[:, None]
         return np.where(holds, values[i], -1)

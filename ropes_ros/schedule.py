@@ -23,12 +23,12 @@ import yaml
 from ropes_ros.densities import Density, Levels, density_from_mapping
 from ropes_ros.errors import ScheduleError
 from ropes_ros.kinematics import Array, Sweep, turning_points
+from ropes_ros.units import NANOSECONDS as NANOSECONDS
 
 if TYPE_CHECKING:
     from ropes_ros.robot import Robot
 
 SCHEMA = 1
-NANOSECONDS = 1_000_000_000
 GRID = np.linspace(-1.0, 1.0, 257)
 
 DESIGNS = ("factorial", "single_joint")
@@ -175,14 +175,30 @@ class Schedule:
 
     @cached_property
     def log_commanded(self) -> Array:
-        """Logarithm of `commanded`, float64 [J, K, G]; finite, as the uniform floor reaches every cell."""
-        return np.asarray(np.log(self.commanded))
+        """Logarithm of `commanded`, float64 [J, K, G]; finite unless the levels' uniform floor is minute."""
+        with np.errstate(divide="ignore"):
+            return np.asarray(np.log(self.commanded))
 
     @cached_property
-    def labelled_fraction(self) -> float:
-        """Share of the time in which a joint is labelled, averaged over joints."""
-        labelled = sum(segment.end_ns - segment.start_ns for segment in self.segments)
-        return labelled / (len(self.joints) * self.duration_ns)
+    def label_noise(self) -> float:
+        """Standard deviation, in half ranges, of the position label that knowing a joint's level amounts to.
+
+        As `Levels.label_noise`, but from the densities really commanded, the information averaged over joints.
+        """
+        density = self.commanded
+        curve = np.sqrt(density / density.sum(axis=1, keepdims=True))
+        information = 4.0 * (np.gradient(curve, GRID, axis=-1) ** 2).sum(axis=1)
+        weights = density.sum(axis=1)
+        weights[:, [0, -1]] *= 0.5
+        return float(1.0 / np.sqrt(np.average(information, axis=1, weights=weights).mean()))
+
+    @cached_property
+    def labelled_fractions(self) -> Array:
+        """Share of the time in which each joint is labelled, float64 [J]."""
+        lengths = np.zeros(len(self.joints))
+        for segment in self.segments:
+            lengths[segment.joint] += segment.end_ns - segment.start_ns
+        return lengths / self.duration_ns
 
     @cached_property
     def _tables(self) -> list[npt.NDArray[np.int64]]:
@@ -247,7 +263,7 @@ class Schedule:
         try:
             Path(path).write_text(self.to_yaml(), encoding="utf-8")
         except OSError as error:
-            raise ScheduleError(f"schedule {path} cannot be written: {error.strerror}") from None
+            raise ScheduleError(f"schedule {path} cannot be written: {error.strerror}; name another path") from None
 
     @classmethod
     def load(cls, path: str | Path) -> Schedule:
@@ -382,7 +398,7 @@ def _read_segment(row: object, number: int, joints: Mapping[str, int]) -> Segmen
     if not isinstance(row, list) or len(row) != len(_FIELDS):
         raise ScheduleError(f"{where}needs [{', '.join(_FIELDS)}], got {row!r}")
     joint, level, start_ns, end_ns, lo, hi, speed, phase, direction = row
-    if joint not in joints:
+    if not isinstance(joint, str) or joint not in joints:
         raise ScheduleError(f"{where}unknown joint '{joint}': known are {', '.join(joints)}")
     if type(start_ns) is not int or type(end_ns) is not int or type(direction) is not int:
         raise ScheduleError(f"{where}start_ns, end_ns and direction must be integers, got {row!r}")

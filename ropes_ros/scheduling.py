@@ -19,7 +19,8 @@ import numpy as np
 from ropes_ros.densities import Density, Levels, Observational
 from ropes_ros.errors import ScheduleError
 from ropes_ros.kinematics import Sweep, shortest_time, turning_points
-from ropes_ros.schedule import DESIGNS, LIMIT_SHARE, NANOSECONDS, SETTLE_NS, JointMotion, Schedule, Segment
+from ropes_ros.schedule import DESIGNS, LIMIT_SHARE, SETTLE_NS, JointMotion, Schedule, Segment
+from ropes_ros.units import NANOSECONDS
 
 if TYPE_CHECKING:
     from ropes_ros.robot import Joint, Robot

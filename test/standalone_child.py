@@ -92,8 +92,10 @@ class Life(LifecycleNode):
         return self._go("deactivate")
 
     def on_shutdown(self, state):  # type: ignore[no-untyped-def]
-        time.sleep(0.05)
-        return self._go("shutdown")
+        result = self._go("shutdown")
+        time.sleep(float(os.environ.get("SHUTDOWN", "0.05")))
+        say("closed")
+        return result
 
 
 class Busy(Node):

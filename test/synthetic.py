@@ -265,3 +265,13 @@ def positions_of(robot: Robot, schedule: Schedule, stamps_ns: NDArray[np.int64])
     elapsed = np.clip(stamps_ns - START_NS, 0, trajectory.duration_ns)
     positions: NDArray[np.float64] = trajectory.positions_at(elapsed)
     return positions
+
+
+def familiar(number: int, size: tuple[int, int] = (64, 48)) -> NDArray[np.uint8]:
+    """A picture of sticks, uint8 [h, w, 3] RGB."""
+    return draw(np.array([0.1 * number - 0.4, 0.2]), size)
+
+
+def unfamiliar(number: int, size: tuple[int, int] = (64, 48)) -> NDArray[np.uint8]:
+    """A picture of noise, uint8 [h, w, 3] RGB."""
+    return np.random.default_rng(number).integers(0, 256, (size[1], size[0], 3)).astype(np.uint8)

@@ -421,3 +421,19 @@ def test_float_array_commands_without_header_are_stored(tmp_path: Path) -> None:
         (entry,) = bag.messages([bag.topic("joint_command")])
         assert entry.log_time_ns == 77
         assert bag.deserialize(entry.data, "std_msgs/msg/Float64MultiArray").data.tolist() == [1.0, 2.0]
+
+
+@pytest.mark.parametrize("damage", [{"relative_file_paths": 5}, {"custom_data": 7}, {"custom_data": ["a"]}])
+def test_metadata_of_the_wrong_kind_is_refused_and_recovered(tmp_path: Path, damage: dict[str, object]) -> None:
+    with BagWriter(tmp_path / "bag", robot="stick") as writer:
+        writer.add_topic("/joint_states", "sensor_msgs/msg/JointState")
+        writer.write("/joint_states", joint_states_cdr(1, ("a",), np.zeros(1)), 1)
+    metadata = tmp_path / "bag" / "metadata.yaml"
+    document = yaml.safe_load(metadata.read_text())
+    document["rosbag2_bagfile_information"].update(damage)
+    metadata.write_text(yaml.safe_dump(document))
+    with pytest.raises(BagError, match="is not a rosbag2 metadata file: run `ropes recover"):
+        open_bag(tmp_path / "bag")
+    recover(tmp_path / "bag")
+    with open_bag(tmp_path / "bag") as bag:
+        assert bag.header is not None and bag.header.robot == "stick"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from enum import Enum
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ropes_ros.errors import RopesError
 from ropes_ros.motion import Trajectory
 from ropes_ros.regimes import NONE, RegimeTimeline, Schedule, make_schedule, regime_from_msg, regime_to_msg
 from ropes_ros.robot import load_robot
@@ -26,7 +28,8 @@ ROBOT = load_robot("arm6")
 
 class Publisher:
     def __init__(self, topic: str, qos: Any) -> None:
-        self.topic, self.qos, self.active, self.listeners = topic, qos, False, 1
+        self.topic, self.qos, self.active = topic, qos, False
+        self.listeners = ["robot"] if topic == "joint_command" else ["recorder"]
         self.sent: list[Any] = []
 
     def publish(self, message: Any) -> None:
@@ -34,7 +37,7 @@ class Publisher:
             self.sent.append(deserialize_message(serialize_message(message), type(message)))
 
     def get_subscription_count(self) -> int:
-        return self.listeners
+        return len(self.listeners)
 
     def wait_for_all_acked(self, timeout: Any) -> bool:
         return True
@@ -51,6 +54,7 @@ class World:
         self.subscriptions: dict[str, Callable[[Any], None]] = {}
         self.timers: list[SimpleNamespace] = []
         self.log: list[tuple[str, str]] = []
+        self.init_error: Exception | None = None
 
     def run(self, seconds: float, *, ticking: bool = True) -> None:
         end = self.now_ns + round(seconds * SECOND)
@@ -60,7 +64,10 @@ class World:
             for timer in [timer for timer in self.timers if timer.due <= self.now_ns and self.now_ns < end]:
                 timer.due += timer.period
                 if ticking and timer in self.timers:
-                    timer.callback()
+                    try:
+                        timer.callback()
+                    except SystemExit:
+                        self.ok = False
 
 
 def _lifecycle_node(world: World) -> type:
@@ -76,9 +83,9 @@ def _lifecycle_node(world: World) -> type:
 
         def get_logger(self) -> Any:
             def level(kind: str) -> Callable[[str], None]:
-                return lambda text: world.log.append((kind, text))
+                return lambda text, **_: world.log.append((kind, text))
 
-            return SimpleNamespace(**{kind: level(kind) for kind in ("info", "warning", "error")})
+            return SimpleNamespace(**{kind: level(kind) for kind in ("debug", "info", "warning", "error")})
 
         def get_clock(self) -> Any:
             return SimpleNamespace(now=lambda: SimpleNamespace(nanoseconds=world.now_ns))
@@ -88,6 +95,9 @@ def _lifecycle_node(world: World) -> type:
 
         def create_lifecycle_publisher(self, kind: Any, topic: str, qos: Any) -> Publisher:
             return world.publishers.setdefault(topic, Publisher(topic, qos))
+
+        def get_subscriptions_info_by_topic(self, topic: str) -> list[Any]:
+            return [SimpleNamespace(node_name=name, node_namespace="/") for name in world.publishers[topic].listeners]
 
         def create_subscription(self, kind: Any, topic: str, callback: Any, qos: Any) -> str:
             world.subscriptions[topic] = callback
@@ -105,7 +115,7 @@ def _lifecycle_node(world: World) -> type:
         def destroy_timer(self, timer: Any) -> None:
             world.timers.remove(timer)
 
-        def destroy_publisher(self, publisher: Publisher) -> None:
+        def destroy_lifecycle_publisher(self, publisher: Publisher) -> None:
             del world.publishers[publisher.topic]
 
         def on_activate(self, state: Any) -> None:
@@ -123,15 +133,23 @@ def _lifecycle_node(world: World) -> type:
 def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     world = World()
 
-    def shutdown() -> None:
-        world.ok = False
+    def init(*, args: Any, signal_handler_options: Any) -> None:
+        if world.init_error is not None:
+            raise world.init_error
 
-    result = Enum("TransitionCallbackReturn", ["SUCCESS", "FAILURE"])
+    result = Enum("TransitionCallbackReturn", ["SUCCESS", "FAILURE", "ERROR"])
     modules = {
-        "rclpy": {"ok": lambda: world.ok, "try_shutdown": shutdown},
+        "rclpy": {"init": init, "ok": lambda: world.ok, "try_shutdown": lambda: None},
         "rclpy.clock": {"Clock": SimpleNamespace, "ClockType": SimpleNamespace(STEADY_TIME=2)},
         "rclpy.duration": {"Duration": SimpleNamespace},
-        "rclpy.executors": {"ExternalShutdownException": RuntimeError},
+        "rclpy.exceptions": {
+            name: type(name, (Exception,), {}) for name in ("NameValidationException", "ParameterException")
+        },
+        "rclpy.executors": {
+            "ExternalShutdownException": type("ExternalShutdownException", (Exception,), {}),
+            "SingleThreadedExecutor": object,
+        },
+        "rclpy.signals": {"SignalHandlerOptions": SimpleNamespace(NO=0)},
         "rclpy.lifecycle": {
             "LifecycleNode": _lifecycle_node(world),
             "LifecycleState": object,
@@ -152,7 +170,10 @@ def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
         monkeypatch.setitem(sys.modules, name, module)
     for name in ("ropes_ros.nodes.common", "ropes_ros.nodes.commander"):
         monkeypatch.delitem(sys.modules, name, raising=False)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     yield world
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
     for name in ("ropes_ros.nodes.common", "ropes_ros.nodes.commander"):
         sys.modules.pop(name, None)
 
@@ -222,19 +243,23 @@ def test_a_whole_schedule_is_commanded_announced_and_ended(world: World, schedul
 def test_nothing_moves_until_everybody_listens(world: World, schedule_path: Path) -> None:
     _active(world, schedule=str(schedule_path), wait_for_recorder=True)
     commands, regimes = world.publishers["joint_command"], world.publishers["ropes/regime"]
-    commands.listeners = regimes.listeners = 0
+    commands.listeners, regimes.listeners = [], []
     clock, world.now_ns = world.now_ns, 0
     world.timers[-1].callback()
     assert _diagnostics(world)["message"] == "waiting for the first /clock"
     world.now_ns = clock
     world.run(5.0)
     assert "listens to joint_command" in _diagnostics(world)["message"]
-    commands.listeners = 1
+    assert ("info", "waiting for a robot that listens to joint_command") in world.log
+    commands.listeners = regimes.listeners = ["recorder"]
+    world.run(5.0)
+    assert "listens to joint_command" in _diagnostics(world)["message"]
+    commands.listeners, regimes.listeners = ["recorder", "arm"], []
     world.run(5.0)
     assert "recorder" in _diagnostics(world)["message"]
     assert _diagnostics(world)["state"] == "waiting"
     assert commands.sent == [] and regimes.sent == []
-    regimes.listeners = 1
+    regimes.listeners = ["recorder"]
     world.run(1.0)
     assert "joint_states" in _diagnostics(world)["message"]
     world.run(3.0)
@@ -306,6 +331,28 @@ def test_deactivation_stops_the_robot_and_activation_begins_anew(world: World, s
     assert world.publishers == {}
 
 
+@pytest.mark.parametrize("command_type", ["Float64MultiArray", "JointState"])
+def test_a_stop_leads_single_targets_to_rest(world: World, schedule_path: Path, command_type: str) -> None:
+    node = _active(world, schedule=str(schedule_path), command_type=command_type)
+    sent = world.publishers["joint_command"].sent
+    limit = 1.01 * ROBOT.max_acceleration
+    positions = np.zeros(())
+    while world.now_ns < NOW + 20 * SECOND:
+        world.run(0.02)
+        positions = np.array([m.data if command_type == "Float64MultiArray" else m.position for m in sent[-3:]])
+        if len(positions) == 3 and np.abs(np.diff(positions, axis=0)).max() > 0.5 * ROBOT.max_velocity.max() / 50:
+            break
+    before = len(sent)
+    node.on_shutdown(None)
+    ramp = np.array([m.data if command_type == "Float64MultiArray" else m.position for m in sent[before - 1 :]])
+    assert len(ramp) > 3
+    steps = np.diff(np.concatenate([positions[-2:-1], ramp]), axis=0) * 50
+    assert (np.abs(np.diff(steps, axis=0)[1:]) * 50 <= 2 * limit).all(), "it brakes within the limits"
+    assert np.abs(steps[-1]).max() < 0.1 * np.abs(steps[0]).max(), "it ends at rest"
+    regime = regime_from_msg(world.publishers["ropes/regime"].sent[-1])
+    assert regime.levels == (NONE,) * 6 and regime.stamp_ns == world.now_ns
+
+
 def test_waypoints_end_by_themselves_without_labels(world: World) -> None:
     _active(world, motion="waypoints", duration=10.0, seed=4, exit_when_done=True)
     world.run(40.0)
@@ -340,3 +387,39 @@ def test_regime_message_round_trip_in_this_runtime(world: World, schedule_path: 
         state = regime_from_msg(message, ROBOT.joint_names)
         again = regime_to_msg(state, ROBOT.joint_names)
         assert serialize_message(again) == serialize_message(message)
+
+
+def test_errors_of_the_real_rclpy_are_told_in_one_line(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    from rclpy.exceptions import NameValidationException, ParameterException
+
+    from ropes_ros.nodes.common import run
+
+    def fail(error: Exception) -> Any:
+        raise error
+
+    for error in (
+        ParameterException("Trying to set parameter 'fsync' to 'maybe' of type\n'STRING'"),
+        NameValidationException("Invalid node name:\n  '3x'\n   ^"),
+    ):
+        assert run(lambda error=error: fail(error), []) == 1
+        assert capsys.readouterr().err == f"error: {' '.join(str(error).split())}\n"
+    world.init_error = RuntimeError("Found unknown ROS arguments: [--speed]")
+    assert run(lambda: fail(AssertionError()), []) == 1
+    assert capsys.readouterr().err == "error: Found unknown ROS arguments: [--speed]\n"
+
+
+@pytest.mark.parametrize(("error", "result"), [(RopesError("no camera"), "FAILURE"), (ValueError("bug"), "ERROR")])
+def test_what_a_transition_raises_is_logged(world: World, error: Exception, result: str) -> None:
+    from rclpy.lifecycle import LifecycleNode
+
+    from ropes_ros.nodes.common import told
+
+    class Fails(LifecycleNode):  # type: ignore[misc]
+        @told
+        def on_configure(self, state: Any) -> Any:
+            raise error
+
+    assert Fails("fails").on_configure(None).name == result
+    ((kind, text),) = world.log
+    assert kind == "error" and str(error) in text
+    assert ("Traceback" in text) == (result == "ERROR")

@@ -33,7 +33,7 @@ from ropes_ros.bags import TOPICS, BagWriter, open_bag
 from ropes_ros.dataset import FrameSet, load_frames, split_spans
 from ropes_ros.errors import BagError, TrainingError
 from ropes_ros.framing import Region
-from ropes_ros.regimes import Schedule
+from ropes_ros.regimes import REACH_NS, Schedule
 from ropes_ros.truth import load_truth
 
 SIZE = (32, 24)
@@ -141,8 +141,8 @@ def test_a_lost_regime_message_leaves_no_stale_label(tmp_path: Path, recorded: t
     found = load_frames(bag, size=SIZE, cache_dir=tmp_path / "cache")
     truth = schedule.labels_at(found.stamps_ns - START_NS)
     before, after = regimes[len(regimes) // 2 - 1], regimes[len(regimes) // 2 + 1]
-    unsure = (found.stamps_ns >= before) & (found.stamps_ns < after)
-    assert unsure.any()
+    unsure = (found.stamps_ns >= before - REACH_NS) & (found.stamps_ns < after)
+    assert unsure.any() and not unsure.all()
     assert (found.labels[unsure] == -1).all()
     assert np.array_equal(found.labels[~unsure], truth[~unsure])
 
@@ -331,7 +331,7 @@ def test_a_bag_from_elsewhere_needs_topics_schedule_and_start(
         connection = writer.add_connection("/cam0", "sensor_msgs/msg/Image", typestore=typestore)
         for entry in bag.messages([TOPICS["image"]]):
             writer.write(connection, entry.log_time_ns, entry.data)
-    with pytest.raises(BagError, match=r"no topic /ropes/regime"):
+    with pytest.raises(BagError, match=r"no topic /ropes/regime.*--topic regime=NAME"):
         load_frames(
             tmp_path / "bag", size=SIZE, cache_dir=tmp_path, topics={"image": "/cam0"}, schedule=schedule
         )
@@ -452,8 +452,39 @@ def test_truth_merges_partial_states_and_refuses_gaps(tmp_path: Path) -> None:
     )
     with pytest.raises(BagError, match=r"no position of joint z; it has a, b, c"):
         load_truth(tmp_path / "bag", stamps, joint_names=("a", "z"))
-    with pytest.raises(BagError, match="no state within"):
+    with pytest.raises(BagError, match=r"1 of 1 frames have no joint states within 0\.25 s"):
         load_truth(tmp_path / "bag", np.array([3_000_000_000]), joint_names=("a",))
+
+
+def test_times_without_joint_states_have_no_truth(tmp_path: Path) -> None:
+    with BagWriter(tmp_path / "bag", robot="stick") as writer:
+        writer.add_topic(TOPICS["joint_states"], "sensor_msgs/msg/JointState")
+        for time_ns in (0, 100_000_000, 900_000_000, 1_000_000_000):
+            writer.write(TOPICS["joint_states"], joint_states_cdr(time_ns, ("a",), np.array([1.0])), time_ns)
+    stamps = np.array([50_000_000, 500_000_000, 950_000_000], dtype=np.int64)
+    truth = load_truth(tmp_path / "bag", stamps, joint_names=("a",))
+    assert np.array_equal(truth, [[1.0], [np.nan], [1.0]], equal_nan=True)
+    with pytest.raises(BagError, match="2 of 3 frames have no joint states"):
+        load_truth(tmp_path / "bag", np.array([0, 500_000_000, 600_000_000]), joint_names=("a",))
+
+
+@pytest.mark.parametrize("size", [0, 10, 2000])
+def test_a_damaged_cache_entry_is_made_anew(
+    tmp_path: Path, recorded: tuple[Path, Schedule], frames: FrameSet, size: int
+) -> None:
+    load_frames(recorded[0], size=SIZE, cache_dir=tmp_path)
+    (index,) = tmp_path.glob("*/index.npz")
+    index.write_bytes(index.read_bytes()[:size])
+    assert_same(load_frames(recorded[0], size=SIZE, cache_dir=tmp_path), frames)
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_densities_that_vanish_somewhere_are_refused(
+    tmp_path: Path, recorded: tuple[Path, Schedule], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Schedule, "log_commanded", np.full((2, 8, 257), -np.inf))
+    with pytest.raises(BagError, match="densities are zero somewhere"):
+        load_frames(recorded[0], size=SIZE, cache_dir=tmp_path)
 
 
 def test_truth_needs_joint_states(tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import array
+import struct
+import zlib
 
 import cv2
 import numpy as np
@@ -80,3 +82,23 @@ def test_projection_of_known_points() -> None:
     assert np.isnan(camera.project(points)[3]).all()
     same = PinholeCamera.from_pose(matrix, camera.position, np.array([-0.5, 0.5, -0.5, 0.5]))
     np.testing.assert_allclose(same.rotation, turn, atol=1e-12)
+
+
+def test_an_image_larger_than_opencv_takes_is_refused() -> None:
+    header = struct.pack(">IIBBBBB", 2**31 - 1, 2**31 - 1, 8, 2, 0, 0, 0)
+    chunks = b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in ((b"IHDR", header), (b"IDAT", zlib.compress(b"")), (b"IEND", b""))
+    )
+    data = b"\x89PNG\r\n\x1a\n" + chunks
+    with pytest.raises(RopesError, match="/camera: a compressed image cannot be decoded"):
+        compressed_to_rgb(data, "/camera")
+
+
+def test_what_opencv_raises_is_told_as_an_image_that_cannot_be_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise cv2.error("too large")
+
+    monkeypatch.setattr(cv2, "imdecode", refuse)
+    with pytest.raises(RopesError, match="/camera: a compressed image cannot be decoded"):
+        compressed_to_rgb(b"data", "/camera")

@@ -103,6 +103,35 @@ def test_ros2_run_and_pip_find_one_executable_per_node(setup_call: dict[str, ast
         assert function in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}, target
 
 
+@pytest.mark.parametrize("node", NODES)
+def test_an_executable_runs_its_node_under_the_runtime_that_is_there(node: str, tmp_path: Path) -> None:
+    if not has_ros():
+        pytest.importorskip("cyclonedds")
+    if node == "sim_arm":
+        pytest.importorskip("mujoco")
+    run = [sys.executable, "-c", f"import sys; from ropes_ros.run import {node}; sys.exit({node}())"]
+    arguments = ["--ros-args", "-p", "robot:=no_such_robot", "-p", "model:=m", "-p", "path:=b", "-p", "schedule:=s"]
+    if has_ros():
+        done = subprocess.run([*run, "--ros-args", "-p", "robot:=[1"], capture_output=True, text=True, timeout=60)
+    else:
+        done = subprocess.run([*run, *arguments], capture_output=True, text=True, timeout=60, cwd=tmp_path)
+        assert "error: " in done.stderr, done.stderr
+    assert done.returncode != 0
+    assert "ModuleNotFoundError" not in done.stderr
+
+
+def test_an_executable_without_any_runtime_says_what_to_install() -> None:
+    if has_ros():
+        pytest.skip("rclpy is there")
+    script = (
+        "import sys; sys.modules['cyclonedds'] = sys.modules['cyclonedds.core'] = None\n"
+        "from ropes_ros.run import estimator; sys.exit(estimator())"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, cwd=ROOT)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: neither rclpy nor cyclonedds") and done.stderr.count("\n") == 1
+
+
 ASK_NODES = """
 import importlib, json, sys
 from ropes_ros.processes import has_ros

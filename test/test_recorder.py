@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
-import os
-import sys
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from staging import Stage
+from staging import rclpy as rclpy  # fixture
 from synthetic import START_NS, draw, image_cdr, regime_cdr, regime_states, stick_robot
 
 from ropes_ros.bags import TOPICS, open_bag
@@ -20,7 +18,6 @@ from ropes_ros.gaps import GapCounter
 from ropes_ros.regimes import Schedule, make_schedule
 
 PERIOD_NS = 33_000_000
-DEADLINE_S = 20.0
 
 
 def stamps_with(*, missing: set[int], count: int = 100, jitter_ns: int = 2_000_000) -> list[int]:
@@ -49,58 +46,11 @@ def test_a_clock_that_jumps_is_no_loss(jump_ns: int) -> None:
     assert counter.missing == 1
 
 
-@pytest.fixture
-def rclpy(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """rclpy, real or standalone, on a domain of its own."""
-    if "rclpy" not in sys.modules and importlib.util.find_spec("rclpy") is None:
-        standalone = pytest.importorskip("ropes_ros.standalone")
-        pytest.importorskip("cyclonedds")
-        standalone.install()
-    import rclpy
+def recording(*parameters: str) -> Stage:
+    """A recorder and a camera."""
+    from ropes_ros.nodes.recorder import Recorder
 
-    monkeypatch.setenv("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
-    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-    yield rclpy
-    rclpy.try_shutdown()
-
-
-class Stage:
-    """A recorder and a node beside it, spun together."""
-
-    def __init__(self, rclpy: Any, *parameters: str) -> None:
-        # autostart: the standalone runtime else starts a node by itself; rclpy knows no such parameter
-        arguments = [part for parameter in ("autostart:=false", *parameters) for part in ("-p", parameter)]
-        rclpy.init(args=["--ros-args", *arguments])
-        from rclpy.executors import SingleThreadedExecutor
-
-        from ropes_ros.nodes.recorder import Recorder
-
-        self.recorder = Recorder()
-        self.other = rclpy.create_node("camera")
-        self.executor = SingleThreadedExecutor()
-        self.executor.add_node(self.other)
-
-    def start(self) -> bool:
-        from rclpy.lifecycle import TransitionCallbackReturn
-
-        if any(
-            trigger() != TransitionCallbackReturn.SUCCESS
-            for trigger in (self.recorder.trigger_configure, self.recorder.trigger_activate)
-        ):
-            return False
-        self.executor.add_node(self.recorder)
-        return True
-
-    def spin_until(self, condition: Callable[[], bool], what: str) -> None:
-        deadline = time.monotonic() + DEADLINE_S
-        while not condition():
-            assert time.monotonic() < deadline, what
-            self.executor.spin_once(timeout_sec=0.05)
-
-    def close(self) -> None:
-        self.executor.remove_node(self.recorder)
-        self.recorder.destroy_node()
-        self.other.destroy_node()
+    return Stage(Recorder, *parameters)
 
 
 @pytest.fixture
@@ -136,7 +86,7 @@ def test_recording_keeps_bytes_and_counts_drops(
     from sensor_msgs.msg import Image
 
     folder, schedule = prepared
-    stage = Stage(rclpy, *parameters_of(folder))
+    stage = recording(*parameters_of(folder))
     try:
         profile = qos_profile_sensor_data if best_effort else QoSProfile(depth=50)
         images = stage.other.create_publisher(Image, TOPICS["image"], profile)
@@ -187,8 +137,7 @@ def test_commands_of_any_type_and_extra_topics_under_remapped_names(
     from std_msgs.msg import Float64MultiArray
 
     folder, _ = prepared
-    stage = Stage(
-        rclpy,
+    stage = recording(
         *parameters_of(
             folder, "joint_command_topic:=/arm/command", "extra_topics:=['/seen:sensor_msgs/msg/JointState']"
         ),
@@ -202,9 +151,9 @@ def test_commands_of_any_type_and_extra_topics_under_remapped_names(
         )
         commands.publish(Float64MultiArray(data=[1.0, -2.0]))
         seen.publish(JointState(name=["a"], position=[0.5]))
-        counts = stage.recorder._sources
+        counts = stage.node._sources
         stage.spin_until(lambda: counts["/arm/command"].count and counts["/seen"].count, "both arrive")
-        stage.recorder.trigger_deactivate()
+        stage.node.trigger_deactivate()
         with open_bag(folder / "bag") as bag:
             assert bag.topic("joint_command") == "/arm/command"
             (command,) = bag.messages(["/arm/command"])
@@ -219,7 +168,7 @@ def test_an_existing_path_is_refused_and_untouched(rclpy: Any, prepared: tuple[P
     folder, _ = prepared
     (folder / "bag").mkdir()
     (folder / "bag" / "precious").write_text("data")
-    stage = Stage(rclpy, *parameters_of(folder))
+    stage = recording(*parameters_of(folder))
     try:
         assert not stage.start()
     finally:
@@ -233,7 +182,7 @@ def test_a_full_disk_ends_the_node_with_one_clear_error(
     from sensor_msgs.msg import Image
 
     folder, _ = prepared
-    stage = Stage(rclpy, *parameters_of(folder))
+    stage = recording(*parameters_of(folder))
     try:
         images = stage.other.create_publisher(Image, TOPICS["image"], 50)
         assert stage.start()
@@ -242,11 +191,71 @@ def test_a_full_disk_ends_the_node_with_one_clear_error(
         def full(data: bytes) -> int:
             raise OSError(28, "No space left on device")
 
-        writer = stage.recorder._writer
+        writer = stage.node._writer
         assert writer is not None
         monkeypatch.setattr(writer._output, "write", full)
         images.publish(image_cdr(START_NS, draw(np.zeros(2), (64, 48))))
         with pytest.raises(BagError, match=r"No space left on device.*ropes recover"):
             stage.spin_until(lambda: False, "the error comes")
+    finally:
+        stage.close()
+
+
+def test_a_malformed_image_is_counted_and_the_recording_goes_on(rclpy: Any, prepared: tuple[Path, Schedule]) -> None:
+    from sensor_msgs.msg import Image
+
+    folder, _ = prepared
+    stage = recording(*parameters_of(folder))
+    try:
+        images = stage.other.create_publisher(Image, TOPICS["image"], 50)
+        assert stage.start()
+        stage.spin_until(lambda: images.get_subscription_count() > 0, "the recorder listens to the camera")
+        source = stage.node._sources[TOPICS["image"]]
+        stage.node._on_message(source, bytes([0, 1, 0, 0, 1, 0, 0, 0]))  # some middlewares refuse to send this
+        assert (source.malformed, source.count) == (1, 0)
+        images.publish(image_cdr(START_NS, draw(np.zeros(2), (64, 48))))
+        stage.spin_until(lambda: source.count == 1, "the next image is recorded")
+    finally:
+        stage.close()
+    with open_bag(folder / "bag") as bag:
+        assert bag.topics[TOPICS["image"]].count == 1
+
+
+def test_an_image_topic_of_another_type_is_told(
+    rclpy: Any, prepared: tuple[Path, Schedule], capfd: pytest.CaptureFixture[str]
+) -> None:
+    from sensor_msgs.msg import JointState
+
+    folder, _ = prepared
+    stage = recording(*parameters_of(folder))
+    try:
+        stage.other.create_publisher(JointState, TOPICS["image"], 10)
+        assert stage.start()
+        source = stage.node._sources[TOPICS["image"]]
+        stage.spin_until(lambda: source.mistyped, "the type is seen")
+        assert source.subscription is None
+    finally:
+        stage.close()
+    errors = [line for line in capfd.readouterr().err.splitlines() if "is published as" in line]
+    assert len(errors) == 1
+    assert all(part in errors[0] for part in (TOPICS["image"], "sensor_msgs/msg/JointState", "sensor_msgs/msg/Image"))
+
+
+def test_a_bag_that_cannot_be_closed_leaves_no_active_recorder(
+    rclpy: Any, prepared: tuple[Path, Schedule], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from rclpy.lifecycle import TransitionCallbackReturn
+
+    folder, _ = prepared
+    stage = recording(*parameters_of(folder))
+    try:
+        assert stage.start()
+
+        def fail() -> None:
+            raise BagError("no space")
+
+        monkeypatch.setattr(stage.node._writer, "close", fail)
+        assert stage.node.trigger_deactivate() == TransitionCallbackReturn.SUCCESS
+        assert stage.node.trigger_shutdown() == TransitionCallbackReturn.FAILURE
     finally:
         stage.close()

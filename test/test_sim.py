@@ -8,6 +8,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+pytest.importorskip("mujoco")
+
 from ropes_ros.errors import RobotError, RuntimeSetupError
 from ropes_ros.robot import Robot, load_robot
 from ropes_ros.sim.agenda import Agenda

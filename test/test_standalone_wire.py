@@ -6,6 +6,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+
+pytest.importorskip("cyclonedds")
+
 from standalone_process import Child, node, spin_until, until, without_ros
 from standalone_process import domain as domain  # fixtures
 from standalone_process import start as start

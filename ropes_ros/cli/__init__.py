@@ -65,4 +65,9 @@ def main() -> int:
     except RopesError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(f"error: {error.filename}: {error.strerror}; name another path, or see to this one", file=sys.stderr)
+        return 1
     return 0

@@ -8,11 +8,25 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ropes_ros.cli.output import Json, console, in_words, print_facts, print_json, print_table
+from ropes_ros.cli.output import (
+    Json,
+    ModelRobotOption,
+    TopicsOption,
+    console,
+    in_words,
+    print_facts,
+    print_json,
+    print_table,
+    topics_by_role,
+)
 from ropes_ros.errors import RuntimeSetupError, TrainingError
 
 if TYPE_CHECKING:
     from ropes_ros.learning.train import Epoch, TrainConfig
+
+
+SMALLEST = 16
+"""Least width and height in pixels of the images that the network sees."""
 
 
 def train(
@@ -24,6 +38,10 @@ def train(
         str | None, typer.Option(metavar="WxH", help="Image size that the network sees, for example 96x72.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue from the checkpoint in the folder.")] = False,
+    topic: TopicsOption = None,
+    schedule: Annotated[
+        Path | None, typer.Option(help="The schedule that was commanded, for bags that do not hold it.")
+    ] = None,
     cache: Annotated[
         Path | None, typer.Option(help="Folder for resized images; may be deleted at any time.")
     ] = None,
@@ -35,9 +53,17 @@ def train(
 
     from ropes_ros.dataset import load_frames
     from ropes_ros.learning.train import train as train_encoder
+    from ropes_ros.regimes import Schedule
 
     config = _config(epochs, seed, size)
-    frames = load_frames(bag, size=config.image_size, cache_dir=cache or _cache_dir())
+    _writable(out)
+    frames = load_frames(
+        bag,
+        size=config.image_size,
+        cache_dir=cache or _cache_dir(),
+        topics=topics_by_role(topic),
+        schedule=None if schedule is None else Schedule.load(schedule),
+    )
     with Progress(console=console, disable=as_json, transient=True) as progress:
         task = progress.add_task("training", total=None)
 
@@ -74,18 +100,24 @@ def train(
 def export(
     checkpoint: Annotated[Path, typer.Argument(help="checkpoint.pt that `ropes train` wrote.")],
     model: Annotated[Path, typer.Argument(help="Folder for model.onnx and card.md.")],
+    robot: ModelRobotOption = None,
 ) -> None:
     """Export a checkpoint as a model file that the estimator runs, with its card."""
     _need("torch", "train")
     _need("onnx", "train")
     from ropes_ros.export import export as export_model
 
-    console.print(f"written: {export_model(checkpoint, model)}")
+    if not checkpoint.is_file():
+        raise TrainingError(f"{checkpoint}: no such checkpoint; run `ropes train` first")
+    _writable(model)
+    console.print(f"written: {export_model(checkpoint, model, robot=robot)}")
 
 
 def evaluate(
     model: Annotated[Path, typer.Argument(help="Model folder or model.onnx.")],
     bag: Annotated[Path, typer.Argument(help="Bag with images and joint_states.")],
+    robot: ModelRobotOption = None,
+    topic: TopicsOption = None,
     as_json: Json = False,
 ) -> None:
     """Compare a model's estimates over a bag with the bag's measured joint_states."""
@@ -93,9 +125,11 @@ def evaluate(
 
     from ropes_ros.encoder import load_encoder
     from ropes_ros.evaluation import evaluate as evaluate_model
+    from ropes_ros.robot import load_robot
 
     encoder = load_encoder(model)
-    result = evaluate_model(encoder, bag)
+    arm = None if robot is None else load_robot(robot)
+    result = evaluate_model(encoder, bag, arm, topics=topics_by_role(topic))
     metrics = result.metrics
     joints = [
         {
@@ -108,6 +142,8 @@ def evaluate(
     ]
     content: dict[str, Any] = {
         "frames": len(result.truth),
+        "frames_without_joint_states": result.uncovered,
+        "in_sample": result.in_sample,
         "mcc": metrics.mcc,
         "r2": metrics.r2,
         "mean_mae_deg": metrics.mean_mae_deg,
@@ -119,9 +155,12 @@ def evaluate(
     if as_json:
         print_json(content)
         return
+    if result.in_sample:
+        console.print("warning: the model was trained on this bag: these figures are in sample", style="yellow")
+    left_out = f", {result.uncovered} more left out, without joint states" if result.uncovered else ""
     print_facts(
         {
-            "frames": content["frames"],
+            "frames": f"{content['frames']}{left_out}",
             "supervision": f"levels worth a position label with a standard deviation of "
             f"{encoder.info.level_label_noise:.3f} half ranges; no measured pose",
             "MCC": f"{metrics.mcc:.3f}",
@@ -164,7 +203,16 @@ def _config(epochs: int | None, seed: int, size: str | None) -> TrainConfig:
         if not (width.isdigit() and height.isdigit()):
             raise TrainingError(f"--size {size}: write it as WxH in pixels, for example 96x72")
         given["image_size"] = (int(width), int(height))
+        if min(given["image_size"]) < SMALLEST:
+            raise TrainingError(f"--size {size}: take at least {SMALLEST} pixels for width and height")
     return TrainConfig(**given)
+
+
+def _writable(folder: Path) -> None:
+    """Make a folder and see that files can be written there, before the work whose result goes there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise TrainingError(f"{folder}: no file can be written there; name another folder, or mend its permissions")
 
 
 def _cache_dir() -> Path:

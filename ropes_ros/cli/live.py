@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import csv
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ropes_ros.cli.output import Json, RobotOption, console, in_words, print_facts, print_json, print_table
+from ropes_ros.cli.output import (
+    Json,
+    RobotOption,
+    TopicsOption,
+    console,
+    in_words,
+    print_facts,
+    print_json,
+    print_table,
+    topics_by_role,
+)
 from ropes_ros.errors import BagError, ModelError, RopesError, ScheduleError
 from ropes_ros.processes import Processes, has_ros, node_command
 
@@ -57,10 +68,20 @@ def record(
     sim_time: Annotated[bool, SIM_TIME] = False,
 ) -> None:
     """Command a schedule and record what the camera sees into an intervention bag."""
+    from ropes_ros.regimes import Schedule
+    from ropes_ros.robot import load_robot
+    from ropes_ros.sim.commands import COMMAND_TYPES
+
     if path.exists():
         raise BagError(f"{path} exists; name a folder that does not, recordings are never overwritten")
     if not schedule.is_file():
         raise ScheduleError(f"{schedule} does not exist; make one with `ropes schedule make --save {schedule}`")
+    try:
+        Schedule.load(schedule).check_robot(load_robot(robot))
+    except ScheduleError as error:
+        raise ScheduleError(f"{schedule}: {str(error).removeprefix(f'{schedule}: ')}") from None
+    if command_type not in COMMAND_TYPES:
+        raise ScheduleError(f"--command-type {command_type}: unknown; known are {', '.join(COMMAND_TYPES)}")
     common = {"robot": robot, "schedule": str(schedule), "use_sim_time": sim_time}
     recorder = node_command("recorder", {**common, "path": str(path), "image_topic": image_topic})
     if not command:
@@ -74,12 +95,12 @@ def record(
         try:
             recording = processes.start(recorder)
             status = processes.wait(processes.start(commander))
-            status = processes.stop(recording) or status
+            closed = processes.stop(recording)
+            status = status or closed
         except KeyboardInterrupt:
             console.print("interrupted: closing the bag")
             status = 130
-    if status:
-        raise typer.Exit(status)
+    _exit(status)
     console.print(f"recorded {path}; look at it with `ropes info {path}`")
 
 
@@ -91,6 +112,7 @@ def estimate(
         Path | None, typer.Option("--csv", help="Over a bag: write one row a frame to this file, - for stdout.")
     ] = None,
     require_gpu: Annotated[bool, typer.Option("--require-gpu", help="Refuse to run without a GPU.")] = False,
+    topic: TopicsOption = None,
     publish_tf: Annotated[bool, typer.Option("--tf", help="Live: publish the estimated tip on /tf.")] = False,
     sim_time: Annotated[bool, SIM_TIME] = False,
     as_json: Json = False,
@@ -99,7 +121,7 @@ def estimate(
     if not model.exists():
         raise ModelError(f"{model} does not exist; name a model's folder, or make one with `ropes export`")
     if Path(source).exists():
-        _estimate_bag(Path(source), model, robot, csv_path, require_gpu, as_json)
+        _estimate_bag(Path(source), model, robot, csv_path, require_gpu, topics_by_role(topic), as_json)
         return
     if source.endswith((".mcap", ".db3")) or source.startswith((".", "~")):
         raise BagError(f"{source} does not exist; name a bag, or a camera topic such as camera/image_raw")
@@ -121,8 +143,13 @@ def _run_until_interrupted(command: list[str]) -> None:
             status = processes.wait(processes.start(command))
         except KeyboardInterrupt:
             status = 0
+    _exit(status)
+
+
+def _exit(status: int) -> None:
+    """End with a process's status, as a shell counts it, unless it is 0."""
     if status:
-        raise typer.Exit(status)
+        raise typer.Exit(status if status > 0 else 128 - status)
 
 
 def _estimate_bag(
@@ -131,13 +158,15 @@ def _estimate_bag(
     robot: str,
     csv_path: Path | None,
     require_gpu: bool,
+    topics: Mapping[str, str],
     as_json: bool,
 ) -> None:
     from ropes_ros.encoder import load_encoder
     from ropes_ros.evaluation import estimate_bag
+    from ropes_ros.robot import load_robot
 
-    encoder = load_encoder(model, robot=robot, require_gpu=require_gpu)
-    estimates = estimate_bag(encoder, bag_path)
+    encoder = load_encoder(model, robot=load_robot(robot).name, require_gpu=require_gpu)
+    estimates = estimate_bag(encoder, bag_path, topics=topics)
     if csv_path is not None:
         _write_csv(estimates, encoder.info.joint_names, csv_path)
         if str(csv_path) == "-":

@@ -11,10 +11,41 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from ropes_ros.errors import BagError
+
 console = Console(highlight=False)
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables, for scripts.")]
+TopicsOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--topic",
+        metavar="ROLE=NAME",
+        help="For bags from elsewhere: topic of the role image, regime or joint_states; may be repeated.",
+    ),
+]
+ModelRobotOption = Annotated[
+    str | None,
+    typer.Option("--robot", help="Path of the robot preset's YAML, where the model's robot is none of the bundled."),
+]
 RobotOption = Annotated[str, typer.Option("--robot", help="Robot preset, or path of a preset's YAML.")]
+
+
+def topics_by_role(given: Sequence[str] | None) -> dict[str, str]:
+    """Topics by role from ROLE=NAME.
+
+    Raises:
+        BagError: Not of that form, or no such role.
+    """
+    from ropes_ros.bag_format import TOPICS
+
+    topics = {}
+    for text in given or ():
+        role, _, name = text.partition("=")
+        if role not in TOPICS or not name:
+            raise BagError(f"--topic {text}: write ROLE=NAME; roles are {', '.join(TOPICS)}")
+        topics[role] = name
+    return topics
 
 
 def print_json(content: Mapping[str, Any]) -> None:
@@ -23,11 +54,13 @@ def print_json(content: Mapping[str, Any]) -> None:
     sys.stdout.write("\n")
 
 
-def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str | None = None) -> None:
-    """Write a table to the terminal; the first column is aligned left, the others right."""
+def print_table(
+    columns: Sequence[str], rows: Iterable[Sequence[object]], title: str | None = None, *, whole: Sequence[str] = ()
+) -> None:
+    """Write a table to the terminal: the first column aligned left, the others right; `whole` ones are never cut."""
     table = Table(title=title, title_justify="left", header_style="bold")
     for number, column in enumerate(columns):
-        table.add_column(column, justify="right" if number else "left")
+        table.add_column(column, justify="right" if number else "left", no_wrap=column in whole)
     for row in rows:
         table.add_row(*(str(cell) for cell in row))
     console.print(table)

@@ -90,13 +90,11 @@ def summary(schedule: Schedule) -> dict[str, Any]:
     designed, commanded = occupancies(schedule)
     joints = []
     for index, name in enumerate(schedule.joint_names):
-        segments = [segment for segment in schedule.segments if segment.joint == index]
-        labelled = sum(segment.end_ns - segment.start_ns for segment in segments)
         joints.append(
             {
                 "name": name,
-                "segments": len(segments),
-                "labelled": labelled / schedule.duration_ns,
+                "segments": sum(segment.joint == index for segment in schedule.segments),
+                "labelled": float(schedule.labelled_fractions[index]),
                 "designed_occupancy": designed.round(4).tolist(),
                 "commanded_occupancy": commanded[index].round(4).tolist(),
             }
@@ -105,7 +103,7 @@ def summary(schedule: Schedule) -> dict[str, Any]:
         "robot": schedule.robot,
         "design": schedule.design,
         "levels": list(schedule.levels.ids),
-        "label_noise_half_ranges": schedule.levels.label_noise(),
+        "label_noise_half_ranges": schedule.label_noise,
         "seed": schedule.seed,
         "duration_s": schedule.duration_ns / 1e9,
         "segments": len(schedule.segments),
@@ -138,6 +136,7 @@ def _show(schedule: Schedule, as_json: bool) -> None:
     if as_json:
         print_json(content)
         return
+    peak = max(max(joint["designed_occupancy"] + joint["commanded_occupancy"]) for joint in content["joints"])
     print_facts(
         {
             "robot": content["robot"],
@@ -146,22 +145,22 @@ def _show(schedule: Schedule, as_json: bool) -> None:
             f"{content['label_noise_half_ranges']:.3f} half ranges; no measured pose",
             "duration": in_words(content["duration_s"]),
             "hash": content["hash"][:16],
+            "designed occupancy": _bars(content["joints"][0]["designed_occupancy"], peak),
         }
     )
-    peak = max(max(joint["designed_occupancy"] + joint["commanded_occupancy"]) for joint in content["joints"])
     print_table(
-        ["joint", "segments", "labelled", "designed occupancy", "commanded occupancy", "moved mass"],
+        ["joint", "segments", "labelled", "commanded occupancy", "moved"],
         [
             (
                 joint["name"],
                 joint["segments"],
                 f"{joint['labelled']:.0%}",
-                _bars(joint["designed_occupancy"], peak),
                 _bars(joint["commanded_occupancy"], peak),
                 f"{_moved(joint['designed_occupancy'], joint['commanded_occupancy']):.1%}",
             )
             for joint in content["joints"]
         ],
+        whole=["commanded occupancy"],
     )
 
 

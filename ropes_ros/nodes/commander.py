@@ -5,6 +5,7 @@ Commands go out ahead of time and end in a stop; see `ropes_ros.streaming`, whic
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import numpy as np
@@ -20,9 +21,9 @@ from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64MultiArray
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
-from ropes_ros.errors import RopesError, ScheduleError
+from ropes_ros.errors import ScheduleError
 from ropes_ros.motion import Motion, Trajectory, WaypointMotion
-from ropes_ros.nodes.common import NANOSECONDS, described, diagnostics, run, to_stamp
+from ropes_ros.nodes.common import NANOSECONDS, described, diagnostics, run, to_stamp, told
 from ropes_ros.regimes import Schedule, regime_to_msg
 from ropes_ros.robot import Robot, load_robot
 from ropes_ros.streaming import CommandStream, Points, Update
@@ -38,6 +39,7 @@ JOINT_STATES_WAIT_NS = 2 * NANOSECONDS
 REGIME_DEPTH = 100
 """Regimes of several seconds go out at once; none may push another out before it is delivered."""
 GOODBYE = Duration(seconds=1.0)
+WAITING_LOG_S = 5.0
 
 
 class Commander(LifecycleNode):
@@ -83,7 +85,7 @@ class Commander(LifecycleNode):
             (
                 "wait_for_recorder",
                 False,
-                described("Begin only when somebody listens to ropes/regime", read_only=True),
+                described("Begin only when somebody listens to ropes/regime too", read_only=True),
             ),
         ):
             self.declare_parameter(name, default, descriptor)
@@ -95,21 +97,18 @@ class Commander(LifecycleNode):
         self._finished = False
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
 
+    @told
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load robot and schedule; nothing is sent yet."""
-        try:
-            self._robot: Robot = load_robot(self._value("robot"))
-            self._schedule, self._motion = self._load_motion()
-            self._command_type: str = self._value("command_type")
-            if self._command_type not in COMMAND_TYPES:
-                raise ScheduleError(
-                    f"parameter command_type is '{self._command_type}': known are {', '.join(COMMAND_TYPES)}"
-                )
-            if self._value("horizon") < 2.0 * self._value("chunk"):
-                raise ScheduleError("parameter horizon must be at least twice the parameter chunk")
-        except RopesError as error:
-            self.get_logger().error(str(error))
-            return TransitionCallbackReturn.FAILURE
+        self._robot: Robot = load_robot(self._value("robot"))
+        self._schedule, self._motion = self._load_motion()
+        self._command_type: str = self._value("command_type")
+        if self._command_type not in COMMAND_TYPES:
+            raise ScheduleError(
+                f"parameter command_type is '{self._command_type}': known are {', '.join(COMMAND_TYPES)}"
+            )
+        if self._value("horizon") < 2.0 * self._value("chunk"):
+            raise ScheduleError("parameter horizon must be at least twice the parameter chunk")
         self._streamed = self._command_type != "JointTrajectory"
         self._commands = self.create_lifecycle_publisher(COMMAND_TYPES[self._command_type], "joint_command", 10)
         latched = QoSProfile(
@@ -121,6 +120,7 @@ class Commander(LifecycleNode):
         self._diagnostics = self.create_lifecycle_publisher(DiagnosticArray, "/diagnostics", 10)
         return TransitionCallbackReturn.SUCCESS
 
+    @told
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Begin to wait for listeners, then to command."""
         super().on_activate(state)
@@ -145,7 +145,7 @@ class Commander(LifecycleNode):
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Let go of what on_configure made."""
         for publisher in (self._commands, self._regimes, self._diagnostics):
-            self.destroy_publisher(publisher)
+            self.destroy_lifecycle_publisher(publisher)
         return TransitionCallbackReturn.SUCCESS
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -183,8 +183,8 @@ class Commander(LifecycleNode):
         """What has to be waited for; empty when nothing."""
         if now_ns == 0:
             return "the first /clock"
-        if self._commands.get_subscription_count() == 0:
-            return "somebody who listens to joint_command"
+        if not self._robot_listens():
+            return "a robot that listens to joint_command"
         if self._value("wait_for_recorder") and self._regimes.get_subscription_count() == 0:
             return "a recorder that listens to ropes/regime"
         if self._asked_ns is None:
@@ -192,6 +192,14 @@ class Commander(LifecycleNode):
         if self._position is None and now_ns < self._asked_ns + JOINT_STATES_WAIT_NS:
             return "the robot's position on joint_states, for up to 2 s"
         return ""
+
+    def _robot_listens(self) -> bool:
+        """Whether a node listens to joint_command that does not listen to ropes/regime, as recorders do."""
+        commanded, labelled = (
+            {(endpoint.node_namespace, endpoint.node_name) for endpoint in self.get_subscriptions_info_by_topic(topic)}
+            for topic in ("joint_command", "ropes/regime")
+        )
+        return self._commands.get_subscription_count() > 0 and bool(commanded - labelled)
 
     def _tick(self) -> None:
         now_ns = self._now()
@@ -269,9 +277,9 @@ class Commander(LifecycleNode):
         self.get_logger().info("done")
         self._report()
         if self._value("exit_when_done"):
-            for publisher in (self._regimes, self._diagnostics):
-                publisher.wait_for_all_acked(GOODBYE)
-            rclpy.try_shutdown()
+            self._diagnostics.wait_for_all_acked(GOODBYE)
+            self._regimes.wait_for_all_acked(GOODBYE)
+            raise SystemExit
 
     def _stop(self) -> None:
         """Brake, if the robot is moving, and end all timers."""
@@ -282,8 +290,22 @@ class Commander(LifecycleNode):
             self.destroy_subscription(self._joint_states)
             self._joint_states = None
         if self._stream is not None and not self._finished and rclpy.ok():
-            self._publish(self._stream.halt(self._now()))
+            self._brake(self._stream)
         self._stream = None
+
+    def _brake(self, stream: CommandStream) -> None:
+        """Say that no label holds, and leave the robot with the way to rest: a trajectory, or, where targets are sent
+        one by one, a ramp of them that is sent here and now, in the time that the robot needs to brake."""
+        update = stream.halt(self._now())
+        self._publish(update)
+        if self._streamed:
+            points = update.points
+            waits = np.diff(points.times_ns, prepend=points.times_ns[0]) / NANOSECONDS
+            for wait, *target in zip(waits, points.times_ns.tolist(), points.positions, points.velocities, strict=True):
+                time.sleep(wait)
+                self._commands.publish(self._target(*target))
+        self._commands.wait_for_all_acked(GOODBYE)
+        self._regimes.wait_for_all_acked(GOODBYE)
 
     def _report(self) -> None:
         """Publish state, progress and late chunks."""
@@ -292,7 +314,10 @@ class Commander(LifecycleNode):
         values: dict[str, object] = {"state": "waiting", "progress": "0.000", "late_chunks": 0}
         level, message = DiagnosticStatus.OK, "done" if self._finished else "running"
         if stream is None:
-            message = f"waiting for {self._missing(now_ns) or 'the next tick'}"
+            missing = self._missing(now_ns)
+            message = f"waiting for {missing or 'the next tick'}"
+            if missing:
+                self.get_logger().info(message, throttle_duration_sec=WAITING_LOG_S)
         else:
             values = {
                 "state": message,

@@ -2,46 +2,135 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+import time
+import traceback
 from collections.abc import Callable, Mapping
+from functools import wraps
+from types import FrameType
 from typing import Any
 
 import rclpy
 from builtin_interfaces.msg import Time as TimeMsg
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
-from rclpy.executors import ExternalShutdownException
+from rclpy.exceptions import NameValidationException, ParameterException
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.signals import SignalHandlerOptions
 
-from ropes_ros.errors import RopesError
+from ropes_ros.errors import RopesError, RuntimeSetupError
 
 NANOSECONDS = 1_000_000_000
+WAKE_S = 0.1
+"""How often spinning looks for a signal: Python runs its handlers only between waits."""
+BURST_S = 0.1
+"""Signals this close together count once: terminal and parent may both send one."""
+
+Transition = Callable[[Any, LifecycleState], TransitionCallbackReturn]
+
+
+class _Signals:
+    """SIGINT and SIGTERM: the first ends spinning after the running callback, a later one interrupts the callback.
+
+    Unlike under rclpy's own handlers the context stays valid, so that a node can still publish while it is taken
+    down. Nothing interrupts that: signals are ignored from then on, to the process's end.
+    """
+
+    def __init__(self) -> None:
+        self.stop = False
+        self.closing = False
+        self._last = time.monotonic()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._handle)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        before, self._last = self._last, time.monotonic()
+        if self.stop and not self.closing and self._last - before > BURST_S:
+            raise KeyboardInterrupt
+        self.stop = True
 
 
 def run(make_node: Callable[[], Any], args: list[str] | None = None) -> int:
-    """Create a node, spin it until it is told to stop, and take it down in order.
+    """Be a node's process: create it, spin it until it is told to stop, and take it down in order.
+
+    It ends with SIGINT, SIGTERM, or when a callback raises SystemExit; a lifecycle node's `on_shutdown` then runs while
+    it can still publish. Signals stay taken over afterwards. Call it from the main thread.
 
     Args:
         make_node: The node's class.
         args: Command line, or None for sys.argv.
 
     Returns:
-        The process's exit status: 0, or 1 after an error that the user can mend (printed in one line).
+        The process's exit status: 0, or 1 after an error that the user can mend (printed in one line) or when
+        `on_shutdown` did not succeed (it has logged why).
     """
+    signals = _Signals()
     node = None
+    status = 0
     try:
-        rclpy.init(args=args)
+        _init(args)
         node = make_node()
-        rclpy.spin(node)
-    except (KeyboardInterrupt, ExternalShutdownException):
+        _spin(node, signals)
+    except (KeyboardInterrupt, SystemExit, ExternalShutdownException):
         pass
-    except RopesError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    except (RopesError, ParameterException, NameValidationException) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        status = 1
     finally:
-        if node is not None:
-            node.destroy_node()
+        signals.closing = True
+        if node is not None and not _take_down(node):
+            status = 1
         rclpy.try_shutdown()
-    return 0
+    return status
+
+
+def _init(args: list[str] | None) -> None:
+    try:
+        rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    except RuntimeError as error:  # rclpy's errors about the command line have no public base but this
+        raise RuntimeSetupError(str(error)) from error
+
+
+def _spin(node: Any, signals: _Signals) -> None:
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    try:
+        while rclpy.ok() and not signals.stop:
+            executor.spin_once(timeout_sec=WAKE_S)
+    finally:
+        executor.remove_node(node)
+
+
+def _take_down(node: Any) -> bool:
+    """Shut a node down, then destroy it; whether its on_shutdown agreed."""
+    result = None
+    try:
+        if isinstance(node, LifecycleNode):
+            result = node.trigger_shutdown()
+    except (RuntimeError, RopesError) as error:  # interrupted within a transition, or finalized already
+        node.get_logger().debug(f"not shut down: {error}")
+    finally:
+        node.destroy_node()
+    return result in (None, TransitionCallbackReturn.SUCCESS)
+
+
+def told(transition: Transition) -> Transition:
+    """Decorate a transition callback: what it raises is logged, where rclpy would only note that it failed."""
+
+    @wraps(transition)
+    def call(node: Any, state: LifecycleState) -> TransitionCallbackReturn:
+        try:
+            return transition(node, state)
+        except RopesError as error:
+            node.get_logger().error(str(error))
+            return TransitionCallbackReturn.FAILURE
+        except Exception:
+            node.get_logger().error(f"{transition.__name__} failed:\n{traceback.format_exc().rstrip()}")
+            return TransitionCallbackReturn.ERROR
+
+    return call
 
 
 def described(

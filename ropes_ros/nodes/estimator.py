@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import array
 import json
 import threading
 import time
+import traceback
 from collections import deque
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import cv2
 import numpy as np
+import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import PoseWithCovarianceStamped, TransformStamped
 from numpy.typing import NDArray
+from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.qos import QoSDurabilityPolicy, QoSProfile, QoSReliabilityPolicy, qos_profile_sensor_data
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState
@@ -22,7 +27,7 @@ from tf2_msgs.msg import TFMessage
 from ropes_ros.encoder import Encoder, Estimate, load_encoder
 from ropes_ros.errors import ModelError, RopesError
 from ropes_ros.images import compressed_to_rgb, to_rgb
-from ropes_ros.nodes.common import NANOSECONDS, described, diagnostics, run, to_nanoseconds
+from ropes_ros.nodes.common import NANOSECONDS, described, diagnostics, run, to_nanoseconds, told
 from ropes_ros.robot import Robot, load_robot
 from ropes_ros.tracking import JointTracker
 
@@ -33,10 +38,12 @@ JUMP_NS = NANOSECONDS
 
 @dataclass
 class Counters:
-    """What happened to the frames since activation."""
+    """What happened to the frames since activation: all of `received`, but at most two that are at work, are in one
+    of `published` to `from_future`; `clock_jumps` counts those of them at which time had jumped."""
 
     received: int = 0
     published: int = 0
+    novel: int = 0
     skipped: int = 0
     rejected: int = 0
     out_of_order: int = 0
@@ -48,6 +55,9 @@ class Estimator(LifecycleNode):
     """Estimates joint angles from each newest image; see docs/interface.md for topics and parameters."""
 
     def __init__(self) -> None:
+        self._inputs: list[Any] = []
+        self._timer: Any = None
+        self._worker: threading.Thread | None = None
         super().__init__("estimator")
         for name, default, descriptor in (
             ("model", "", described("Model file or its folder", read_only=True)),
@@ -64,7 +74,7 @@ class Estimator(LifecycleNode):
             ),
             ("publish_tf", False, described("Publish the estimated tip on /tf")),
             ("tf_prefix", "estimated_", described("Prefix of the tip's frame on /tf")),
-            ("novelty_limit", 2.0, described("Novelty above which no estimate is published", bounds=(1.0, 1e6))),
+            ("novelty_limit", 1.5, described("Novelty above which no estimate is published", bounds=(1.0, 1e6))),
             ("stale_after", 0.5, described("Seconds without a frame until the state is STALE", bounds=(0.05, 60.0))),
             (
                 "future_tolerance",
@@ -77,28 +87,24 @@ class Estimator(LifecycleNode):
         self._robot: Robot | None = None
         self._newest: Image | CompressedImage | None = None
         self._wake = threading.Condition()
-        self._worker: threading.Thread | None = None
         self._stopping = False
+        self._steady = Clock(clock_type=ClockType.STEADY_TIME)
 
+    @told
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load the model and open all topics but the camera's."""
         model, robot = self._text("model"), self._text("robot")
-        try:
-            if not model:
-                raise ModelError("parameter model is empty: give it the path of a model.onnx or of its folder")
-            self._robot = load_robot(robot)
-            self._encoder = load_encoder(
-                model,
-                robot=self._robot.name,
-                require_gpu=bool(self.get_parameter("require_gpu").value),
-                threads=int(self.get_parameter("threads").value),
-            )
-        except RopesError as error:
-            self.get_logger().error(str(error))
-            return TransitionCallbackReturn.FAILURE
+        if not model:
+            raise ModelError("parameter model is empty: give it the path of a model.onnx or of its folder")
+        self._robot = load_robot(robot)
+        self._encoder = load_encoder(
+            model,
+            robot=self._robot.name,
+            require_gpu=bool(self.get_parameter("require_gpu").value),
+            threads=int(self.get_parameter("threads").value),
+        )
         if self._encoder.info.joint_names != self._robot.joint_names:
-            self.get_logger().error(f"{model}: its joints are not those of robot {robot!r}; export it again")
-            return TransitionCallbackReturn.FAILURE
+            raise ModelError(f"{model}: its joints are not those of robot {robot!r}; export it again")
         self._base_frame = self._text("base_frame") or self._robot.base_link
         width, height = self._encoder.info.camera_size
         self._encoder.run(np.zeros((height, width, 3), dtype=np.uint8))
@@ -115,6 +121,7 @@ class Estimator(LifecycleNode):
         self.get_logger().info(f"model {self._encoder.path} on {self._encoder.providers[0]}")
         return TransitionCallbackReturn.SUCCESS
 
+    @told
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Start the worker and listen to the camera."""
         assert self._encoder is not None and self._robot is not None
@@ -124,8 +131,8 @@ class Estimator(LifecycleNode):
         self._latencies_ms: deque[float] = deque(maxlen=LATENCIES)
         self._last_stamp_ns = 0
         self._last_arrival = time.monotonic()
-        self._novel = False
-        self._problem = ""
+        self._verdict = DiagnosticStatus.OK, "OK"
+        self._last_estimate: Estimate | None = None
         self._newest = None
         self._stopping = False
         content = {
@@ -134,17 +141,16 @@ class Estimator(LifecycleNode):
             "execution_providers": self._encoder.providers,
         }
         self._model_info.publish(String(data=json.dumps(content)))
-        self._worker = threading.Thread(target=self._work, name="estimator", daemon=True)
-        self._worker.start()
         kind = CompressedImage if self.get_parameter("compressed").value else Image
         newest_only = QoSProfile(depth=1, reliability=QoSReliabilityPolicy.BEST_EFFORT)
-        self._image_subscription = self.create_subscription(
-            kind, self._text("image_topic"), self._on_image, newest_only
-        )
-        self._info_subscription = self.create_subscription(
-            CameraInfo, self._text("camera_info_topic"), self._on_camera_info, qos_profile_sensor_data
-        )
-        self._timer = self.create_timer(1.0, self._publish_diagnostics)
+        for type_, topic, callback, qos in (
+            (kind, self._text("image_topic"), self._on_image, newest_only),
+            (CameraInfo, self._text("camera_info_topic"), self._on_camera_info, qos_profile_sensor_data),
+        ):
+            self._inputs.append(self.create_subscription(type_, topic, callback, qos))
+        self._timer = self.create_timer(1.0, self._publish_diagnostics, clock=self._steady)
+        self._worker = threading.Thread(target=self._work, name="estimator", daemon=True)
+        self._worker.start()
         return TransitionCallbackReturn.SUCCESS
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -165,7 +171,7 @@ class Estimator(LifecycleNode):
             self._diagnostics,
             self._model_info,
         ):
-            self.destroy_publisher(publisher)
+            self.destroy_lifecycle_publisher(publisher)
         return TransitionCallbackReturn.SUCCESS
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -173,20 +179,32 @@ class Estimator(LifecycleNode):
         self._stop()
         return TransitionCallbackReturn.SUCCESS
 
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """End the worker if it still runs; the node stays down."""
+        self._stop()
+        return TransitionCallbackReturn.ERROR
+
+    def destroy_node(self) -> None:
+        """End the worker before what it publishes with goes, whichever way the process was told to stop."""
+        self._stop()
+        super().destroy_node()
+
     def _text(self, name: str) -> str:
         return str(self.get_parameter(name).value)
 
     def _stop(self) -> None:
-        if self._worker is None:
-            return
-        self.destroy_timer(self._timer)
-        self.destroy_subscription(self._image_subscription)
-        self.destroy_subscription(self._info_subscription)
-        with self._wake:
-            self._stopping = True
-            self._wake.notify()
-        self._worker.join()
-        self._worker = None
+        """Stop listening and end the worker, as far as they were started."""
+        if self._timer is not None:
+            self.destroy_timer(self._timer)
+            self._timer = None
+        while self._inputs:
+            self.destroy_subscription(self._inputs.pop())
+        if self._worker is not None:
+            with self._wake:
+                self._stopping = True
+                self._wake.notify()
+            self._worker.join()
+            self._worker = None
 
     def _on_camera_info(self, message: CameraInfo) -> None:
         assert self._encoder is not None
@@ -216,11 +234,18 @@ class Estimator(LifecycleNode):
                 message, self._newest = self._newest, None
             try:
                 self._estimate(message)
-                self._problem = ""
             except RopesError as error:
-                self._counters.rejected += 1
-                self._problem = str(error)
-                self.get_logger().error(self._problem, throttle_duration_sec=5.0)
+                self._reject(str(error))
+            except Exception as error:  # the next frame may fare better, and a silent node would be worse
+                if not rclpy.ok(context=self.context):
+                    return  # the middleware went away below this thread
+                self._reject(f"the estimate failed: {type(error).__name__}: {' '.join(str(error).split())}")
+                self.get_logger().error(traceback.format_exc().rstrip(), throttle_duration_sec=5.0)
+
+    def _reject(self, problem: str) -> None:
+        self._counters.rejected += 1
+        self._verdict = DiagnosticStatus.ERROR, problem
+        self.get_logger().error(problem, throttle_duration_sec=5.0)
 
     def _estimate(self, message: Image | CompressedImage) -> None:
         assert self._encoder is not None
@@ -232,23 +257,31 @@ class Estimator(LifecycleNode):
         else:
             image = to_rgb(message.data, message.height, message.width, message.encoding, message.step)
         estimate = self._encoder.run(image)
-        self._last_stamp_ns = stamp_ns
+        self._last_estimate = estimate
         novelty = float(estimate.novelty[0])
         finite = bool(np.isfinite(estimate.position).all() and np.isfinite(estimate.std).all())
-        self._novel = not finite or novelty > float(self.get_parameter("novelty_limit").value)
-        if self._novel:
+        novel = not (finite and novelty <= float(self.get_parameter("novelty_limit").value))
+        if novel:
+            self._counters.novel += 1
             self._tracker.reset()
+            text = "NOVEL: the image is unlike the training frames; nothing is published"
+            self._verdict = DiagnosticStatus.WARN, text
         else:
             self._tracker.update(stamp_ns, estimate.position[0], estimate.std[0])
             self._publish(message, stamp_ns, estimate)
+            self._counters.published += 1
+            self._verdict = DiagnosticStatus.OK, "OK"
         if self._debug.get_subscription_count() > 0:
-            self._publish_debug(message, image, estimate)
+            self._publish_debug(message, image, estimate, novel)
 
     def _in_order(self, stamp_ns: int) -> bool:
         """Whether a frame is to be used; counts those that are not, and starts anew when time jumped."""
-        now = self.get_clock().now().nanoseconds
-        if stamp_ns > now + float(self.get_parameter("future_tolerance").value) * NANOSECONDS:
+        ahead_s = (stamp_ns - self.get_clock().now().nanoseconds) / NANOSECONDS
+        if ahead_s > float(self.get_parameter("future_tolerance").value):
             self._counters.from_future += 1
+            advice = "synchronise the clocks, or set use_sim_time"
+            text = f"DROPPED: stamps lie {ahead_s:.1f} s ahead of this node's clock; {advice}"
+            self._verdict = DiagnosticStatus.WARN, text
             return False
         if stamp_ns < self._last_stamp_ns - JUMP_NS:
             self._counters.clock_jumps += 1
@@ -256,6 +289,7 @@ class Estimator(LifecycleNode):
         elif stamp_ns <= self._last_stamp_ns:
             self._counters.out_of_order += 1
             return False
+        self._last_stamp_ns = stamp_ns
         return True
 
     def _publish(self, message: Image | CompressedImage, stamp_ns: int, estimate: Estimate) -> None:
@@ -270,7 +304,6 @@ class Estimator(LifecycleNode):
         raw.position = estimate.position[0].astype(np.float64).tolist()
         self._states.publish(filtered)
         self._latencies_ms.append((self.get_clock().now().nanoseconds - stamp_ns) * 1e-6)
-        self._counters.published += 1
         self._raw_states.publish(raw)
         where, turn = self._robot.fk(position)
         pose = PoseWithCovarianceStamped()
@@ -278,8 +311,8 @@ class Estimator(LifecycleNode):
         spot, attitude = pose.pose.pose.position, pose.pose.pose.orientation
         spot.x, spot.y, spot.z = (float(value) for value in where)
         attitude.x, attitude.y, attitude.z, attitude.w = (float(value) for value in turn)
-        jacobian = self._robot.jacobian(position)
-        pose.pose.covariance = (jacobian * std**2 @ jacobian.T).ravel()
+        scaled = self._robot.jacobian(position) * std
+        pose.pose.covariance = (scaled @ scaled.T).ravel()
         self._poses.publish(pose)
         if self.get_parameter("publish_tf").value:
             transform = TransformStamped()
@@ -290,7 +323,9 @@ class Estimator(LifecycleNode):
             move.rotation = attitude
             self._transforms.publish(TFMessage(transforms=[transform]))
 
-    def _publish_debug(self, message: Image | CompressedImage, image: NDArray[np.uint8], estimate: Estimate) -> None:
+    def _publish_debug(
+        self, message: Image | CompressedImage, image: NDArray[np.uint8], estimate: Estimate, novel: bool
+    ) -> None:
         """The image with each joint's estimate written on it; drawn only when someone watches."""
         assert self._robot is not None
         canvas = image.copy()
@@ -298,31 +333,30 @@ class Estimator(LifecycleNode):
             angle, spread = np.degrees(estimate.position[0, index]), np.degrees(estimate.std[0, index])
             line = f"{name} {angle:+6.1f} +- {spread:.1f} deg"
             cv2.putText(canvas, line, (4, 14 + 14 * index), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (255, 255, 255), 1)
-        state = f"novelty {float(estimate.novelty[0]):.2f}" + (" NOVEL, silent" if self._novel else "")
+        state = f"novelty {float(estimate.novelty[0]):.2f}" + (" NOVEL, silent" if novel else "")
         cv2.putText(
             canvas, state, (4, canvas.shape[0] - 6), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (255, 255, 255), 1
         )
         debug = Image(height=canvas.shape[0], width=canvas.shape[1], encoding="rgb8", step=3 * canvas.shape[1])
         debug.header = message.header
-        debug.data = canvas.tobytes()
+        debug.data = array.array("B", canvas.tobytes())
         self._debug.publish(debug)
 
     def _publish_diagnostics(self) -> None:
         assert self._encoder is not None
         silence = time.monotonic() - self._last_arrival
-        level, text = DiagnosticStatus.OK, "OK"
+        level, text = self._verdict
         if silence > float(self.get_parameter("stale_after").value):
             level = DiagnosticStatus.STALE
             text = f"STALE: no frame on {self._text('image_topic')} for {silence:.1f} s"
-        elif self._problem:
-            level, text = DiagnosticStatus.ERROR, self._problem
-        elif self._novel:
-            level, text = DiagnosticStatus.WARN, "NOVEL: the image is unlike the training frames; nothing is published"
         latencies = np.asarray(self._latencies_ms or [float("nan")])
+        last = self._last_estimate
         values = {
             **asdict(self._counters),
             "latency_ms_p50": f"{np.percentile(latencies, 50):.2f}",
             "latency_ms_p99": f"{np.percentile(latencies, 99):.2f}",
+            "novelty": "" if last is None else f"{float(last.novelty[0]):.3f}",
+            "std_deg": "" if last is None else ", ".join(f"{value:.2f}" for value in np.degrees(last.std[0])),
             "execution_provider": self._encoder.providers[0],
             "model_sha256": self._encoder.sha256,
         }

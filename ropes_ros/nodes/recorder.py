@@ -23,7 +23,7 @@ from ropes_ros.bags import BagWriter, OfferedQos
 from ropes_ros.cdr import header_stamp
 from ropes_ros.errors import BagError, RopesError
 from ropes_ros.gaps import GapCounter
-from ropes_ros.nodes.common import described, diagnostics, run
+from ropes_ros.nodes.common import described, diagnostics, run, told
 from ropes_ros.regimes import Schedule
 from ropes_ros.robot import load_robot
 
@@ -40,6 +40,13 @@ ROLES = {
     "regime": ("ropes/regime", "Regimes that the commander announces"),
 }
 """Role -> (default topic, description of its parameter ROLE_topic)."""
+TYPES = {
+    "image": ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"),
+    "camera_info": ("sensor_msgs/msg/CameraInfo",),
+    "joint_states": ("sensor_msgs/msg/JointState",),
+    "regime": ("diagnostic_msgs/msg/DiagnosticArray",),
+}
+"""Role -> types that it may have; commands may be of any type."""
 
 
 @dataclass
@@ -53,6 +60,8 @@ class _Source:
     subscription: Any = None
     qos: OfferedQos | None = None
     unusable: bool = False
+    mistyped: bool = False
+    malformed: int = 0
     silence_reported: bool = False
     count: int = 0
     gaps: GapCounter = field(default_factory=GapCounter)
@@ -62,6 +71,10 @@ class Recorder(LifecycleNode):
     """Records an intervention bag; see docs/interface.md for topics and parameters."""
 
     def __init__(self) -> None:
+        self._writer: BagWriter | None = None
+        self._sources: dict[str, _Source] = {}
+        self._clockwork: list[Any] = []
+        self._failed = False
         super().__init__("recorder")
         for name, default, descriptor in (
             ("robot", "arm6", described("Robot preset that is recorded", read_only=True)),
@@ -81,7 +94,7 @@ class Recorder(LifecycleNode):
             (
                 "flush_period",
                 0.5,
-                described("Seconds that a crash may cost at most", bounds=(0.05, 10.0), read_only=True),
+                described("Seconds that a crash may cost at most", bounds=(0.05, 0.5), read_only=True),
             ),
             (
                 "fsync",
@@ -91,50 +104,41 @@ class Recorder(LifecycleNode):
             ("compression", "zstd", described("zstd, lz4 (cheaper on noisy images) or none", read_only=True)),
         ):
             self.declare_parameter(name, default, descriptor)
-        self._writer: BagWriter | None = None
         self._schedule: Schedule | None = None
-        self._sources: dict[str, _Source] = {}
-        self._clockwork: list[Any] = []
         self._diagnostics: Any = None
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
 
+    @told
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Check the parameters; nothing is written yet."""
-        try:
-            path = self._text("path")
-            if not path:
-                raise BagError("parameter path is empty: give it the bag to create")
-            if Path(path).exists():
-                raise BagError(f"{path} exists already and is not overwritten: choose another path")
-            robot = load_robot(self._text("robot"))
-            schedule = self._text("schedule")
-            self._schedule = Schedule.load(schedule) if schedule else None
-            if self._schedule is not None:
-                self._schedule.check_robot(robot)
-            self._sources = self._wanted()
-        except RopesError as error:
-            self.get_logger().error(str(error))
-            return TransitionCallbackReturn.FAILURE
+        path = self._text("path")
+        if not path:
+            raise BagError("parameter path is empty: give it the bag to create")
+        if Path(path).exists():
+            raise BagError(f"{path} exists already and is not overwritten: choose another path")
+        robot = load_robot(self._text("robot"))
+        schedule = self._text("schedule")
+        self._schedule = Schedule.load(schedule) if schedule else None
+        if self._schedule is not None:
+            self._schedule.check_robot(robot)
+        self._sources = self._wanted()
         self._diagnostics = self.create_lifecycle_publisher(DiagnosticArray, "/diagnostics", 10)
         return TransitionCallbackReturn.SUCCESS
 
+    @told
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Create the bag and subscribe to whatever is there, and to the rest as it appears."""
         schedule = self._schedule
-        try:
-            self._writer = BagWriter(
-                self._text("path"),
-                robot=self._text("robot"),
-                schedule_yaml=None if schedule is None else schedule.to_yaml(),
-                schedule_hash=None if schedule is None else schedule.hash,
-                topics={source.role: source.topic for source in self._sources.values() if source.role},
-                fsync=bool(self.get_parameter("fsync").value),
-                flush_period_s=self._flush_period(),
-                compression=self._text("compression"),
-            )
-        except RopesError as error:
-            self.get_logger().error(str(error))
-            return TransitionCallbackReturn.FAILURE
+        self._writer = BagWriter(
+            self._text("path"),
+            robot=self._text("robot"),
+            schedule_yaml=None if schedule is None else schedule.to_yaml(),
+            schedule_hash=None if schedule is None else schedule.hash,
+            topics={source.role: source.topic for source in self._sources.values() if source.role},
+            fsync=bool(self.get_parameter("fsync").value),
+            flush_period_s=self._flush_period(),
+            compression=self._text("compression"),
+        )
         super().on_activate(state)
         self._started = time.monotonic()
         self._last_bytes = 0
@@ -151,20 +155,21 @@ class Recorder(LifecycleNode):
         return TransitionCallbackReturn.SUCCESS
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Close the bag."""
-        closed = self._stop()
+        """Close the bag. What went wrong is logged, and remembered for on_shutdown: there is no way back to active."""
+        self._stop()
         super().on_deactivate(state)
-        return TransitionCallbackReturn.SUCCESS if closed else TransitionCallbackReturn.FAILURE
+        return TransitionCallbackReturn.SUCCESS
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Let go of what on_configure made."""
-        self.destroy_publisher(self._diagnostics)
+        self.destroy_lifecycle_publisher(self._diagnostics)
         self._sources = {}
         return TransitionCallbackReturn.SUCCESS
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Close the bag if it is open."""
-        return TransitionCallbackReturn.SUCCESS if self._stop() else TransitionCallbackReturn.FAILURE
+        """Close the bag if it is open; FAILURE where a bag could not be closed or holds no image."""
+        self._stop()
+        return TransitionCallbackReturn.FAILURE if self._failed else TransitionCallbackReturn.SUCCESS
 
     def destroy_node(self) -> None:
         """Close the bag, whichever way the process was told to stop."""
@@ -203,7 +208,7 @@ class Recorder(LifecycleNode):
         for source in self._sources.values():
             if source.unusable:
                 continue
-            publishers = self.get_publishers_info_by_topic(source.topic)
+            publishers = self._of_its_type(source, self.get_publishers_info_by_topic(source.topic))
             if not publishers:
                 continue
             offered = OfferedQos(
@@ -218,6 +223,20 @@ class Recorder(LifecycleNode):
             )
             if offered != source.qos:
                 self._subscribe(source, source.type_name or publishers[0].topic_type, offered)
+
+    def _of_its_type(self, source: _Source, publishers: list[Any]) -> list[Any]:
+        """Those publishers whose messages make sense on a topic; others are named once."""
+        types = TYPES.get(source.role)
+        if types is None:
+            return publishers
+        strange = {publisher.topic_type for publisher in publishers}.difference(types)
+        if strange and not source.mistyped:
+            source.mistyped = True
+            self.get_logger().error(
+                f"{source.topic} is published as {', '.join(sorted(strange))}, which is not recorded: it must be "
+                f"{' or '.join(types)}; rename that topic, or set the parameter {source.role}_topic"
+            )
+        return [publisher for publisher in publishers if publisher.topic_type in types]
 
     def _subscribe(self, source: _Source, type_name: str, offered: OfferedQos) -> None:
         """Subscribe to a topic, or again when a publisher has come that offers less."""
@@ -259,12 +278,19 @@ class Recorder(LifecycleNode):
     def _on_message(self, source: _Source, data: bytes) -> None:
         if self._writer is None:
             return
+        if source.role == "image":
+            try:
+                source.gaps.add(header_stamp(data))
+            except RopesError as error:
+                source.malformed += 1
+                self.get_logger().warning(
+                    f"{source.topic}: not recorded: {error}; check its publisher", throttle_duration_sec=SILENT_AFTER_S
+                )
+                return
+            self._writer.note_drops(source.topic, source.gaps.missing)
         now_ns = self.get_clock().now().nanoseconds
         self._guard(partial(self._writer.write, source.topic, bytes(data), now_ns))
         source.count += 1
-        if source.role == "image":
-            source.gaps.add(header_stamp(data))
-            self._writer.note_drops(source.topic, source.gaps.missing)
 
     def _flush(self) -> None:
         if self._writer is not None:
@@ -279,8 +305,8 @@ class Recorder(LifecycleNode):
             self._publish(DiagnosticStatus.ERROR, str(error), {})
             raise
 
-    def _stop(self) -> bool:
-        """End all subscriptions and timers and close the bag; False when it could not be closed in order."""
+    def _stop(self) -> None:
+        """End all subscriptions and timers and close the bag."""
         for timer in self._clockwork:
             self.destroy_timer(timer)
         self._clockwork = []
@@ -289,16 +315,22 @@ class Recorder(LifecycleNode):
                 self.destroy_subscription(source.subscription)
                 source.subscription = None
         writer, self._writer = self._writer, None
-        if writer is not None:
-            try:
-                writer.close()
-            except BagError as error:
-                self.get_logger().error(str(error))
-                return False
-            self.get_logger().info(
-                f"{writer.path}: {sum(writer.counts.values())} messages, {self._missing()} frames lost"
+        if writer is None:
+            return
+        try:
+            writer.close()
+        except BagError as error:
+            self._failed = True
+            self.get_logger().error(str(error))
+            return
+        self.get_logger().info(f"{writer.path}: {sum(writer.counts.values())} messages, {self._missing()} frames lost")
+        camera = next(source for source in self._sources.values() if source.role == "image")
+        if not camera.count:
+            self._failed = True
+            self.get_logger().error(
+                f"{writer.path} holds no image: nothing usable came on {camera.topic}; start the camera, or set the "
+                "parameter image_topic"
             )
-        return True
 
     def _missing(self) -> int:
         return sum(source.gaps.missing for source in self._sources.values())
@@ -319,9 +351,12 @@ class Recorder(LifecycleNode):
                 self._sources[topic].silence_reported = True
                 self.get_logger().warning(f"no message on {topic} since start: {self._advice(topic)}")
         missing = self._missing()
+        malformed = sum(source.malformed for source in self._sources.values())
         problems = [f"no message on {topic} since start" for topic in silent]
         if missing:
             problems.append(f"{missing} frames lost")
+        if malformed:
+            problems.append(f"{malformed} malformed frames")
         self._publish(
             DiagnosticStatus.WARN if problems else DiagnosticStatus.OK,
             "; ".join(problems) or "recording",
@@ -329,6 +364,7 @@ class Recorder(LifecycleNode):
                 "path": self._writer.path,
                 "frames": sum(source.count for source in self._sources.values() if source.role == "image"),
                 "drops": missing,
+                "malformed": malformed,
                 "bytes": size,
                 "MB/s": f"{rate:.2f}",
                 **{f"messages {source.topic}": source.count for source in self._sources.values()},

@@ -31,8 +31,8 @@ from std_msgs.msg import Float64MultiArray
 from tf2_msgs.msg import TFMessage
 from trajectory_msgs.msg import JointTrajectory
 
-from ropes_ros.errors import RobotError, RopesError
-from ropes_ros.nodes.common import NANOSECONDS, described, run, to_stamp
+from ropes_ros.errors import RobotError
+from ropes_ros.nodes.common import NANOSECONDS, described, run, to_stamp, told
 from ropes_ros.robot import Robot, load_robot
 from ropes_ros.sim.agenda import Agenda
 from ropes_ros.sim.arm import SimArm
@@ -115,26 +115,20 @@ class SimArmNode(LifecycleNode):
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._system = Clock(clock_type=ClockType.SYSTEM_TIME)
 
+    @told
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load the robot, start rendering, open the topics."""
         self._publish_clock = bool(self.get_parameter("publish_clock").value)
         self._factor = float(self.get_parameter("real_time_factor").value)
         self._command_type = self._text("command_type")
-        problem = self._contradiction()
-        if problem:
-            self.get_logger().error(problem)
-            return TransitionCallbackReturn.FAILURE
-        try:
-            self._robot: Robot = load_robot(self._text("robot"))
-            self._arm = SimArm(
-                self._robot,
-                int(self.get_parameter("camera_width").value),
-                int(self.get_parameter("camera_height").value),
-                seed=int(self.get_parameter("seed").value),
-            )
-        except RopesError as error:
-            self.get_logger().error(str(error))
-            return TransitionCallbackReturn.FAILURE
+        self._check()
+        self._robot: Robot = load_robot(self._text("robot"))
+        self._arm = SimArm(
+            self._robot,
+            int(self.get_parameter("camera_width").value),
+            int(self.get_parameter("camera_height").value),
+            seed=int(self.get_parameter("seed").value),
+        )
         self._buffer = TrajectoryBuffer(self._robot.home, self._robot.lower, self._robot.upper)
         self._camera_frame = self._text("camera_frame")
         self._camera_info = self._make_camera_info(self._arm)
@@ -148,7 +142,7 @@ class SimArmNode(LifecycleNode):
         self._images = self.create_lifecycle_publisher(Image, "camera/image_raw", depth)
         self._camera_infos = self.create_lifecycle_publisher(CameraInfo, "camera/camera_info", depth)
         self._states = self.create_lifecycle_publisher(JointState, "joint_states", state_depth)
-        self._clocks = self.create_lifecycle_publisher(ClockMsg, "/clock", 10)
+        self._clocks = self.create_lifecycle_publisher(ClockMsg, "/clock", 10) if self._publish_clock else None
         latched = QoSProfile(
             depth=1, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL, reliability=QoSReliabilityPolicy.RELIABLE
         )
@@ -158,6 +152,7 @@ class SimArmNode(LifecycleNode):
         )
         return TransitionCallbackReturn.SUCCESS
 
+    @told
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Let time run."""
         assert self._arm is not None
@@ -190,17 +185,16 @@ class SimArmNode(LifecycleNode):
         self._release()
         return TransitionCallbackReturn.SUCCESS
 
-    def _contradiction(self) -> str:
-        """What is wrong with the parameters together, or nothing."""
+    def _check(self) -> None:
+        """Refuse parameters that contradict each other."""
         if self._command_type not in COMMAND_TYPES:
-            return f"parameter command_type is '{self._command_type}': choose {', '.join(COMMAND_TYPES)}"
+            raise RobotError(f"parameter command_type is '{self._command_type}': choose {', '.join(COMMAND_TYPES)}")
         if self._factor != 1.0 and not self._publish_clock:
-            return f"parameter real_time_factor is {self._factor:g}: other than 1 needs publish_clock:=true"
+            raise RobotError(f"parameter real_time_factor is {self._factor:g}: other than 1 needs publish_clock:=true")
         if self._factor == 0.0 and self._command_type != "JointTrajectory":
-            return (
+            raise RobotError(
                 "parameter real_time_factor is 0: it needs command_type JointTrajectory, which tells what lies ahead"
             )
-        return ""
 
     def _tick(self) -> None:
         """Advance to where time is by now, or to the next image where it runs as fast as it can."""
@@ -274,7 +268,7 @@ class SimArmNode(LifecycleNode):
             self._arm.step_to(due_ns / NANOSECONDS, self._command_at)
             self._reached_ns = due_ns
             stamp = to_stamp(self._epoch_ns + due_ns)
-            if self._publish_clock:
+            if self._clocks is not None:
                 self._clocks.publish(ClockMsg(clock=stamp))
             self._states.publish(self._joint_state(self._arm, stamp))
             if with_image:
@@ -358,7 +352,8 @@ class SimArmNode(LifecycleNode):
             self._clocks,
             self._static_transforms,
         ):
-            self.destroy_publisher(publisher)
+            if publisher is not None:
+                self.destroy_lifecycle_publisher(publisher)
         self.destroy_subscription(self._commands)
         self._arm.close()
         self._arm = None

@@ -6,6 +6,7 @@ import atexit
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable, Sequence
 from enum import IntEnum
 from types import FrameType
@@ -209,6 +210,10 @@ def _leave() -> None:
         context._close()
 
 
+BURST_SECONDS = 0.1
+"""Signals this close together count once: every thread of a dying parent passes its own on."""
+
+
 class _Signals:
     """SIGINT and SIGTERM end spinning.
 
@@ -226,6 +231,7 @@ class _Signals:
             if options & option
         ]
         self._count = 0
+        self._last = -BURST_SECONDS
         self._read, self._write = socket.socketpair()
         self._write.setblocking(False)
         self._previous: dict[int, Any] = {n: signal.signal(n, self._handle) for n in self._numbers}
@@ -246,6 +252,9 @@ class _Signals:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         """First signal: spinning ends after the running callback. Second: the callback is interrupted too."""
+        before, self._last = self._last, time.monotonic()
+        if self._last - before < BURST_SECONDS:
+            return
         self._count += 1
         spinning = any(context.spinning for context in _contexts)
         _shut_down_all(number)

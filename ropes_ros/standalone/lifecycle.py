@@ -13,6 +13,7 @@ from functools import wraps
 from typing import Any
 
 from ropes_ros.errors import RopesError
+from ropes_ros.standalone import log
 from ropes_ros.standalone.endpoints import Publisher
 from ropes_ros.standalone.errors import LifecycleError
 from ropes_ros.standalone.lifecycle_services import LifecycleServices
@@ -262,6 +263,7 @@ class LifecycleNode(Node):
 
     def _call(self, callback: str, state: LifecycleState) -> TransitionCallbackReturn:
         self._failure = self._failure if callback == "on_error" else ""
+        log.last_errors.pop(self.get_logger().name, None)
         try:
             result = getattr(self, callback)(state)
         except RopesError as error:
@@ -276,7 +278,10 @@ class LifecycleNode(Node):
             self._failure = f"{callback} must return a TransitionCallbackReturn, not {result!r}"
             self.get_logger().error(self._failure)
             return TransitionCallbackReturn.ERROR
-        return result
+        answer: TransitionCallbackReturn = result
+        if answer != TransitionCallbackReturn.SUCCESS and not self._failure:
+            self._failure = log.last_errors.get(self.get_logger().name, "").rpartition("\n")[2]
+        return answer
 
 
 State = LifecycleState

@@ -27,6 +27,8 @@ _levels: dict[str, LoggingSeverity] = {"": LoggingSeverity.INFO}
 _records: dict[tuple[Any, ...], _Record] = {}
 # What else a logger and its children do with a record (severity, name, text, file, function, line), by logger name.
 sinks: dict[str, Callable[[LoggingSeverity, str, str, str, str, int], None]] = {}
+# The last error that each logger has shown.
+last_errors: dict[str, str] = {}
 
 
 class RcutilsLogger:
@@ -93,6 +95,8 @@ class RcutilsLogger:
             record.shown = now
         text = str(message)
         _print(self.name, severity, text)
+        if severity >= LoggingSeverity.ERROR:
+            last_errors[self.name] = text
         name = self.name
         while name:
             if name in sinks:

@@ -1,0 +1,67 @@
+"""What several test modules share: a small exported model with random weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from synthetic import familiar, unfamiliar
+
+CAMERA = (64, 48)
+"""(width, height) that the small model takes."""
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a model for arm6 that knows nothing, but tells pictures of sticks from noise."""
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("onnx")
+    from ropes_ros.export import export
+    from ropes_ros.framing import Region
+    from ropes_ros.learning.augmentation import to_input
+    from ropes_ros.learning.calibrate import Calibration
+    from ropes_ros.learning.networks import AngleNet
+    from ropes_ros.learning.train import CHECKPOINT_VERSION, TrainConfig
+    from ropes_ros.robot import load_robot
+
+    robot = load_robot("arm6")
+    joints = len(robot.joints)
+    torch.manual_seed(0)
+    size = (32, 24)
+    net = AngleNet(size, joints, dropout=0.0).eval()
+    with torch.no_grad():
+        known, noise = (
+            net(to_input(np.stack([image[::2, ::2] for image in images]))).features.double().numpy()
+            for images in ([familiar(number) for number in range(8)], [unfamiliar(number) for number in range(8)])
+        )
+    mean = known.mean(axis=0)
+    axes = (noise.mean(axis=0) - mean)[:, None]
+    scores = np.abs((known - mean) @ axes), np.abs((noise - mean) @ axes)
+    assert scores[1].min() > 4.0 * scores[0].max()
+    ones = np.ones(joints)
+    calibration = Calibration(ones, ones, ones, mean, axes, float(np.sqrt(scores[0].max() * scores[1].min())) / 2.0)
+    folder = tmp_path_factory.mktemp("tiny")
+    torch.save(
+        {
+            "version": CHECKPOINT_VERSION,
+            "config": {**vars(TrainConfig()), "image_size": size},
+            "best": net.state_dict(),
+            "calibration": calibration.to_dict(),
+            "progress": [1, 1, 1.0, 1],
+            "history": [],
+            "frames": {
+                "robot": robot.name,
+                "joint_names": list(robot.joint_names),
+                "camera_size": list(CAMERA),
+                "region": list(Region(0, 0, *CAMERA)),
+                "bag_hash": "0" * 64,
+                "frames": 16,
+                "schedule_hash": "1" * 64,
+                "level_ids": ["a", "b"],
+                "level_label_noise": 0.5,
+            },
+        },
+        folder / "checkpoint.pt",
+    )
+    return export(folder / "checkpoint.pt", folder / "model").parent

@@ -1,0 +1,195 @@
+"""The whole job as processes: the demo from motion to report, and what is left when something of it is killed."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from command import Command, ropes
+from staging import has_rclpy, isolate
+
+from ropes_ros.bags import open_bag, recover
+from ropes_ros.errors import BagError
+from ropes_ros.processes import node_command
+
+IMAGE = "/camera/image_raw"
+HERE = Path(__file__).parent
+ENOUGH = 3_000_000
+"""Bytes in a bag of the demo that are more than its header."""
+FIGURES = {
+    "frames_recorded": int,
+    "frames_dropped": int,
+    "train_seconds": float,
+    "mcc": float,
+    "r2": float,
+    "joint_mae_deg": list,
+    "mean_joint_mae_deg": float,
+    "tip_error_mm_median": float,
+    "estimates_published": int,
+    "estimate_latency_ms_p50": float,
+    "estimate_latency_ms_p99": float,
+    "pose_labels_used": int,
+    "level_label_noise": float,
+    "robot": str,
+    "seed": int,
+    "versions": dict,
+}
+
+
+@pytest.fixture(autouse=True)
+def domain(monkeypatch: pytest.MonkeyPatch) -> None:
+    if not has_rclpy():
+        pytest.skip("neither rclpy nor cyclonedds is installed")
+    isolate(monkeypatch)
+
+
+@pytest.fixture
+def rendering() -> None:
+    if importlib.util.find_spec("torch") is None:
+        pytest.skip("torch is not installed")
+    try:
+        from ropes_ros.robot import load_robot
+        from ropes_ros.sim.arm import SimArm
+
+        SimArm(load_robot("arm6"), 16, 16).close()
+    except Exception as error:
+        pytest.skip(f"no rendering here: {error}")
+
+
+def storage(bag: Path) -> int:
+    """Bytes that a bag's recording has on disk."""
+    return sum(file.stat().st_size for file in bag.glob("*.mcap"))
+
+
+def assert_bag_tells_its_state(bag: Path) -> None:
+    """A bag is whole, or it says that it is not and can be mended; either way it holds images then."""
+    try:
+        open_bag(bag).close()
+    except BagError as error:
+        assert f"ropes recover {bag}" in str(error)
+        recover(bag)
+    with open_bag(bag) as whole:
+        count = whole.topics[IMAGE].count
+        assert sum(1 for _ in whole.messages([IMAGE])) == count > 0
+
+
+def test_demo_from_motion_to_report(rendering: None, tmp_path: Path) -> None:
+    with ropes(
+        tmp_path, "demo", "--minutes", "1", "--epochs", "1", "--live", "5", "--seed", "3", "--out", tmp_path / "demo"
+    ) as demo:
+        assert demo.end(300) == 0, demo.out + demo.err
+        assert demo.gone()
+    figures = json.loads((tmp_path / "demo" / "report.json").read_text())
+    assert {name: type(figures.get(name)) for name in FIGURES} == FIGURES
+    assert figures["frames_recorded"] > 1800 and figures["frames_dropped"] == 0
+    assert figures["estimates_published"] > 0
+    assert 0.0 < figures["estimate_latency_ms_p50"] <= figures["estimate_latency_ms_p99"]
+    assert len(figures["joint_mae_deg"]) == 6
+    assert (figures["pose_labels_used"], figures["robot"], figures["seed"]) == (0, "arm6", 3)
+    assert 0.1 < figures["level_label_noise"] < 0.2
+    assert {"ropes_ros", "numpy", "torch", "onnxruntime"} <= set(figures["versions"])
+    page = (tmp_path / "demo" / "report.html").read_text()
+    assert page.count('src="data:image/png;base64,') + page.count("src='data:image/png;base64,") >= 5
+    assert not re.search(r"https?://|file:|(src|href)=['\"]?(?!['\"]?data:)|<link|<script", page)
+    assert not list((tmp_path / "demo").rglob("*partial*"))
+    for bag in ("record", "live"):
+        with open_bag(tmp_path / "demo" / bag) as recording:
+            assert recording.header is not None and recording.header.state == "complete"
+
+
+STAGES = {
+    "recording": (["--minutes", "10"], lambda out: storage(out / "record") > ENOUGH),
+    "training": (["--minutes", "1", "--epochs", "500"], lambda out: (out / "training" / "checkpoint.pt").exists()),
+    "live": (["--minutes", "1", "--epochs", "1", "--live", "60"], lambda out: storage(out / "live") > ENOUGH // 10),
+}
+
+
+@pytest.mark.parametrize(
+    "stage", ["recording", *(pytest.param(stage, marks=pytest.mark.slow) for stage in ("training", "live"))]
+)
+def test_interrupt_ends_the_demo_and_all_that_it_started(rendering: None, tmp_path: Path, stage: str) -> None:
+    options, reached = STAGES[stage]
+    out = tmp_path / "demo"
+    with ropes(tmp_path, "demo", *options, "--out", out) as demo:
+        demo.wait_until(lambda: reached(out), f"the stage {stage}", 240)
+        demo.process.send_signal(signal.SIGINT)
+        assert demo.end(20) == 130, demo.out + demo.err
+        assert demo.gone(1.0), demo.running()
+        assert "Traceback" not in demo.err and "interrupted" in demo.out
+    assert not (out / "report.json").exists() and not (out / "report.html").exists()
+    assert_bag_tells_its_state(out / "record")
+    if stage == "live":
+        assert_bag_tells_its_state(out / "live")
+
+
+@pytest.mark.slow
+def test_a_killed_demo_takes_its_nodes_along(rendering: None, tmp_path: Path) -> None:
+    out = tmp_path / "demo"
+    with ropes(tmp_path, "demo", "--minutes", "10", "--out", out) as demo:
+        demo.wait_until(lambda: storage(out / "record") > ENOUGH, "the recording")
+        assert len(demo.running()) >= 3
+        demo.process.kill()
+        demo.end()
+        assert demo.gone(20.0), demo.running()
+    assert not (out / "report.json").exists()
+    assert_bag_tells_its_state(out / "record")
+
+
+SLEEPER = "import time; print('up', flush=True); time.sleep(60)"
+PARENT = f"""
+import sys, threading
+from ropes_ros.processes import Processes
+with Processes() as group:
+    group.wait(group.start([sys.executable, "-c", {SLEEPER!r}]))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process of its parent's death")
+def test_processes_of_a_killed_parent_end(tmp_path: Path) -> None:
+    with Command(tmp_path, [sys.executable, "-c", PARENT]) as parent:
+        parent.wait_until(lambda: "up" in parent.out, "the child runs")
+        assert len(parent.running()) == 2
+        parent.process.kill()
+        parent.end()
+        assert parent.gone(), parent.running()
+
+
+@pytest.fixture
+def talker(tmp_path: Path) -> Iterator[Command]:
+    """A process that publishes 50 images a second."""
+    path = os.pathsep.join(filter(None, (str(HERE), os.environ.get("PYTHONPATH"))))
+    node = [sys.executable, "-m", "ropes_ros.standalone", "standalone_child", "--ros-args", "-r", f"reliable:={IMAGE}"]
+    with Command(tmp_path, node, environment={"CHILD": "Talker", "PYTHONPATH": path}) as process:
+        yield process
+
+
+@pytest.mark.skipif(importlib.util.find_spec("cyclonedds") is None, reason="cyclonedds is not installed")
+def test_a_killed_recorder_leaves_all_but_the_last_second(tmp_path: Path, talker: Command) -> None:
+    bag = tmp_path / "bag"
+    with Command(tmp_path, node_command("recorder", {"path": str(bag)})) as recorder:
+        recorder.wait_until(lambda: storage(bag) > 10_000, "the recording")
+        killed_ns = time.time_ns()
+        recorder.process.kill()
+        recorder.end()
+    with ropes(tmp_path, "info", bag) as info:
+        assert info.end() == 1 and f"ropes recover {bag}" in info.err
+    with ropes(tmp_path, "recover", bag, "--json") as mend:
+        assert mend.end() == 0, mend.err
+        told = json.loads(mend.out)
+    with open_bag(bag) as recovered:
+        assert recovered.header is not None and recovered.header.state == "recovered"
+        stamps = [
+            recovered.deserialize(entry.data, "sensor_msgs/msg/Image").header.stamp.sec
+            for entry in recovered.messages([IMAGE])
+        ]
+        assert stamps == list(range(stamps[0], stamps[0] + len(stamps)))
+        assert told["messages"] >= len(stamps) > 25
+        assert (killed_ns - recovered.end_ns) / 1e9 < 1.2  # a second, and what a busy machine makes of it

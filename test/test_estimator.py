@@ -1,0 +1,408 @@
+"""The estimator node: what it publishes, what it refuses to publish, and that it says so either way."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from staging import DEADLINE_S, Stage, has_rclpy, isolate
+from staging import rclpy as rclpy  # fixture
+from synthetic import familiar, stick_robot, unfamiliar
+
+from ropes_ros.encoder import Encoder, Estimate, file_sha256
+from ropes_ros.processes import node_command
+from ropes_ros.robot import load_robot
+from ropes_ros.tracking import JointTracker
+
+ROBOT = load_robot("arm6")
+SECOND = 10**9
+FRAME_NS = 33_000_000
+OUTCOMES = ("published", "novel", "skipped", "rejected", "out_of_order", "from_future")
+
+
+class Theatre(Stage):
+    """An active estimator and a camera that sends it frames and listens to all that it says."""
+
+    def __init__(self, model: Path, *parameters: str) -> None:
+        from diagnostic_msgs.msg import DiagnosticArray
+        from geometry_msgs.msg import PoseWithCovarianceStamped
+        from sensor_msgs.msg import CompressedImage, Image, JointState
+        from tf2_msgs.msg import TFMessage
+
+        from ropes_ros.nodes.estimator import Estimator
+
+        super().__init__(Estimator, f"model:={model}", *parameters)
+        self.heard: dict[str, list[Any]] = {}
+        for kind, topic in (
+            (JointState, "/estimator/joint_states"),
+            (JointState, "/estimator/raw_joint_states"),
+            (PoseWithCovarianceStamped, "/estimator/pose"),
+            (TFMessage, "/tf"),
+            (DiagnosticArray, "/diagnostics"),
+        ):
+            self.heard[topic] = []
+            self.other.create_subscription(kind, topic, self.heard[topic].append, 50)
+        self.compressed = "compressed:=true" in parameters
+        kind = CompressedImage if self.compressed else Image
+        self.camera = self.other.create_publisher(kind, "/camera/image_raw", 1)
+        self.sent = 0
+
+    def wait_for_listener(self) -> None:
+        self.spin_until(lambda: self.camera.get_subscription_count() > 0, "it listens to the camera")
+
+    @property
+    def states(self) -> list[Any]:
+        return self.heard["/estimator/joint_states"]
+
+    @property
+    def counters(self) -> dict[str, int]:
+        return asdict(self.node._counters)
+
+    def message(self, stamp_ns: int, pixels: NDArray[np.uint8]) -> Any:
+        from sensor_msgs.msg import CompressedImage, Image
+
+        if self.compressed:
+            png = cv2.imencode(".png", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))[1]
+            message = CompressedImage(format="png", data=png.tobytes())
+        else:
+            height, width, _ = pixels.shape
+            message = Image(height=height, width=width, encoding="rgb8", step=3 * width, data=pixels.tobytes())
+        message.header.stamp.sec, message.header.stamp.nanosec = divmod(stamp_ns, SECOND)
+        message.header.frame_id = "camera"
+        return message
+
+    def post(self, message: Any) -> None:
+        """Send a message and wait until the node has it."""
+        self.camera.publish(message)
+        self.sent += 1
+        self.spin_until(lambda: self.counters["received"] == self.sent, f"frame {self.sent} is received")
+
+    def show(self, stamp_ns: int, pixels: NDArray[np.uint8] | None = None) -> None:
+        """Send a picture and wait until the node is through with it and all that it said is here."""
+        self.post(self.message(stamp_ns, familiar(0) if pixels is None else pixels))
+        self.settle()
+
+    def settle(self) -> None:
+        def settled() -> bool:
+            counters = self.counters
+            through = sum(counters[name] for name in OUTCOMES) == self.sent
+            return through and all(
+                len(self.heard[topic]) == counters["published"]
+                for topic in ("/estimator/joint_states", "/estimator/raw_joint_states", "/estimator/pose")
+            )
+
+        self.spin_until(settled, f"all frames are accounted for: {self.counters}")
+
+    def verdict(self) -> SimpleNamespace:
+        """The next diagnostics: level, message and values."""
+        heard = self.heard["/diagnostics"]
+        before = len(heard)
+        self.spin_until(lambda: len(heard) > before, "diagnostics")
+        (status,) = heard[-1].status
+        return SimpleNamespace(
+            level=status.level, message=status.message, values={pair.key: pair.value for pair in status.values}
+        )
+
+
+@pytest.fixture
+def theatre(rclpy: Any, tiny_model: Path) -> Iterator[Callable[..., Theatre]]:
+    """Starts an estimator with parameters NAME:=VALUE."""
+    made: list[Theatre] = []
+
+    def start(*parameters: str) -> Theatre:
+        made.append(Theatre(tiny_model, *parameters))
+        assert made[-1].start()
+        made[-1].wait_for_listener()
+        return made[-1]
+
+    yield start
+    for each in made:
+        each.close()
+    assert "estimator" not in [thread.name for thread in threading.enumerate()]
+
+
+class Gate:
+    """Stands before an encoder and holds its work up until it is opened."""
+
+    def __init__(self, encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.reached, self.opened = threading.Event(), threading.Event()
+        run = encoder.run
+
+        def wait(images: NDArray[np.uint8]) -> Estimate:
+            self.reached.set()
+            assert self.opened.wait(DEADLINE_S)
+            return run(images)
+
+        monkeypatch.setattr(encoder, "run", wait)
+
+
+def stamp_of(message: Any) -> int:
+    return int(message.header.stamp.sec) * SECOND + int(message.header.stamp.nanosec)
+
+
+def levels() -> Any:
+    from diagnostic_msgs.msg import DiagnosticStatus
+
+    return DiagnosticStatus
+
+
+def test_estimates_are_those_of_the_model_filtered_and_placed_by_kinematics(
+    theatre: Callable[..., Theatre], tiny_model: Path
+) -> None:
+    stage = theatre()
+    start_ns = time.time_ns() - SECOND
+    encoder, tracker = Encoder(tiny_model), JointTracker(ROBOT)
+    for number in range(3):
+        stamp_ns, pixels = start_ns + number * FRAME_NS, familiar(number)
+        stage.show(stamp_ns, pixels)
+        estimate = encoder.run(pixels)
+        tracker.update(stamp_ns, estimate.position[0], estimate.std[0])
+        filtered, raw, pose = (
+            stage.heard[f"/estimator/{topic}"][-1] for topic in ("joint_states", "raw_joint_states", "pose")
+        )
+        assert stamp_of(filtered) == stamp_of(raw) == stamp_of(pose) == stamp_ns
+        assert {message.header.frame_id for message in (filtered, raw, pose)} == {ROBOT.base_link}
+        assert list(filtered.name) == list(raw.name) == list(ROBOT.joint_names)
+        np.testing.assert_allclose(raw.position, estimate.position[0], atol=1e-5)
+        np.testing.assert_allclose(filtered.position, tracker.position, atol=1e-5)
+        np.testing.assert_allclose(filtered.velocity, tracker.velocity, atol=1e-3)
+        where, turn = ROBOT.fk(filtered.position)
+        spot, attitude = pose.pose.pose.position, pose.pose.pose.orientation
+        np.testing.assert_allclose([spot.x, spot.y, spot.z], where, atol=1e-9)
+        np.testing.assert_allclose([attitude.x, attitude.y, attitude.z, attitude.w], turn, atol=1e-9)
+        covariance = np.array(pose.pose.covariance)
+        assert covariance.shape == (36,)
+        square = covariance.reshape(6, 6)
+        jacobian = ROBOT.jacobian(filtered.position)
+        np.testing.assert_allclose(square, jacobian @ np.diag(tracker.std**2) @ jacobian.T, rtol=1e-3, atol=1e-9)
+        np.testing.assert_array_equal(square, square.T)
+        assert np.linalg.eigvalsh(square).min() > -1e-12
+    assert stage.heard["/tf"] == []
+    verdict = stage.verdict()
+    assert verdict.level in (levels().OK, levels().STALE)
+    assert verdict.values["published"] == verdict.values["received"] == "3"
+    assert float(verdict.values["latency_ms_p50"]) > 0.0
+    assert verdict.values["model_sha256"] == file_sha256(tiny_model / "model.onnx")
+
+
+def test_compressed_images_and_a_transform(theatre: Callable[..., Theatre], tiny_model: Path) -> None:
+    stage = theatre("compressed:=true", "publish_tf:=true")
+    stamp_ns = time.time_ns()
+    stage.show(stamp_ns, familiar(3))
+    np.testing.assert_allclose(stage.states[0].position, Encoder(tiny_model).run(familiar(3)).position[0], atol=1e-5)
+    stage.spin_until(lambda: stage.heard["/tf"], "a transform")
+    (transform,) = stage.heard["/tf"][0].transforms
+    assert stamp_of(transform) == stamp_ns
+    assert (transform.header.frame_id, transform.child_frame_id) == (ROBOT.base_link, f"estimated_{ROBOT.tip_link}")
+    spot = stage.heard["/estimator/pose"][0].pose.pose.position
+    assert transform.transform.translation.x == spot.x
+
+
+def test_late_frames_are_dropped_and_a_clock_that_jumps_back_is_followed(theatre: Callable[..., Theatre]) -> None:
+    stage = theatre()
+    now_ns = time.time_ns()
+    for stamp_ns in (now_ns - FRAME_NS, now_ns, now_ns, now_ns - SECOND // 2):
+        stage.show(stamp_ns)
+    assert stage.counters["out_of_order"] == 2
+    assert [stamp_of(state) for state in stage.states] == [now_ns - FRAME_NS, now_ns]
+    past_ns = now_ns - 5 * SECOND
+    for number in (0, 1, 1):
+        stage.show(past_ns + number * FRAME_NS, familiar(number))
+    assert stage.counters["clock_jumps"] == 1
+    assert stage.counters["out_of_order"] == 3
+    assert [stamp_of(state) for state in stage.states[2:]] == [past_ns, past_ns + FRAME_NS]
+    assert not any(stage.states[2].velocity)  # nothing is left of the time before
+    assert any(stage.states[3].velocity)
+
+
+def test_frames_from_the_future_are_dropped_and_said(theatre: Callable[..., Theatre]) -> None:
+    stage = theatre("stale_after:=60.0")
+    stage.show(time.time_ns() + 5 * SECOND)
+    assert stage.counters["from_future"] == 1
+    verdict = stage.verdict()
+    assert verdict.level == levels().WARN
+    assert "ahead of this node's clock" in verdict.message
+    stage.show(time.time_ns())
+    assert stage.counters["published"] == 1
+
+
+def test_unusable_images_are_refused_and_the_next_good_one_is_taken(
+    theatre: Callable[..., Theatre], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = theatre("stale_after:=60.0")
+    large, unknown, short, fine = (stage.message(0, familiar(0, size)) for size in ((80, 60), *3 * [(64, 48)]))
+    unknown.encoding = "bayer_rggb8"
+    short.data = short.data[:-1]
+
+    def fail(images: NDArray[np.uint8]) -> Estimate:
+        raise ValueError("out of memory\non the device")
+
+    for number, (message, complaint) in enumerate(
+        (
+            (large, "takes uint8 RGB images of 64x48"),
+            (unknown, "encoding 'bayer_rggb8' is not supported"),
+            (short, "damaged messages"),
+            (fine, "the estimate failed: ValueError: out of memory on the device"),
+        ),
+        start=1,
+    ):
+        with monkeypatch.context() as patch:
+            if message is fine:
+                patch.setattr(stage.node._encoder, "run", fail)
+            message.header.stamp.sec, message.header.stamp.nanosec = divmod(time.time_ns(), SECOND)
+            stage.post(message)
+            stage.settle()
+        assert stage.counters["rejected"] == number
+        verdict = stage.verdict()
+        assert verdict.level == levels().ERROR
+        assert complaint in verdict.message and "\n" not in verdict.message
+        stage.show(time.time_ns())
+        assert len(stage.states) == number
+    assert stage.verdict().level == levels().OK
+
+
+def test_a_novel_image_silences_the_node(theatre: Callable[..., Theatre]) -> None:
+    from rclpy.qos import qos_profile_sensor_data
+    from sensor_msgs.msg import Image
+
+    stage = theatre("stale_after:=60.0")
+    drawn: list[Any] = []
+    stage.other.create_subscription(Image, "/estimator/debug_image", drawn.append, qos_profile_sensor_data)
+    stage.spin_until(lambda: stage.node._debug.get_subscription_count() > 0, "the debug image has a watcher")
+    stamp_ns = time.time_ns()
+    stage.show(stamp_ns, unfamiliar(99))
+    assert stage.counters["novel"] == 1 and stage.states == []
+    verdict = stage.verdict()
+    assert verdict.level == levels().WARN and verdict.message.startswith("NOVEL")
+    stage.spin_until(lambda: drawn, "the debug image")
+    assert stamp_of(drawn[0]) == stamp_ns
+    assert (drawn[0].width, drawn[0].height, len(drawn[0].data)) == (64, 48, 64 * 48 * 3)
+    stage.show(time.time_ns())
+    assert len(stage.states) == 1
+    assert stage.verdict().level == levels().OK
+
+
+def test_silence_of_the_camera_is_stale_and_nothing_is_repeated(theatre: Callable[..., Theatre]) -> None:
+    stage = theatre("stale_after:=0.2")
+    verdict = stage.verdict()
+    assert verdict.level == levels().STALE and "camera/image_raw" in verdict.message
+    stage.show(time.time_ns())
+    assert stage.verdict().level in (levels().OK, levels().STALE)
+    assert stage.verdict().level == levels().STALE
+    assert len(stage.states) == len(stage.heard["/estimator/pose"]) == 1
+
+
+def test_what_runs_is_told_to_those_who_come_late(theatre: Callable[..., Theatre], tiny_model: Path) -> None:
+    from rclpy.qos import QoSDurabilityPolicy, QoSProfile
+    from std_msgs.msg import String
+
+    stage = theatre()
+    told: list[str] = []
+    latched = QoSProfile(depth=1, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL)
+    stage.other.create_subscription(String, "/estimator/model_info", lambda m: told.append(m.data), latched)
+    stage.spin_until(lambda: told, "the model's description")
+    content = json.loads(told[0])
+    assert content["sha256"] == file_sha256(tiny_model / "model.onnx")
+    assert content["execution_providers"] == list(Encoder(tiny_model).providers)
+    assert content["joint_names"] == list(ROBOT.joint_names)
+
+
+def test_only_the_newest_frame_is_kept(theatre: Callable[..., Theatre], monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = theatre()
+    gate = Gate(stage.node._encoder, monkeypatch)
+    start_ns = time.time_ns() - SECOND
+    stage.post(stage.message(start_ns, familiar(0)))
+    assert gate.reached.wait(DEADLINE_S)
+    for number in range(1, 6):
+        stage.post(stage.message(start_ns + number * FRAME_NS, familiar(number)))
+    gate.opened.set()
+    stage.settle()
+    assert [stamp_of(state) for state in stage.states] == [start_ns, start_ns + 5 * FRAME_NS]
+    counters = stage.counters
+    assert (counters["received"], counters["published"], counters["skipped"]) == (6, 2, 4)
+
+
+def test_deactivation_waits_for_the_worker_and_activation_begins_anew(
+    theatre: Callable[..., Theatre], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = theatre()
+    with monkeypatch.context() as patch:
+        gate = Gate(stage.node._encoder, patch)
+        stage.post(stage.message(time.time_ns(), familiar(0)))
+        assert gate.reached.wait(DEADLINE_S)
+        threading.Timer(0.1, gate.opened.set).start()
+        stage.node.trigger_deactivate()
+    stage.settle()
+    assert stage.counters["published"] == 1
+    assert "estimator" not in [thread.name for thread in threading.enumerate()]
+    stage.node.trigger_activate()
+    stage.wait_for_listener()
+    for heard in stage.heard.values():
+        heard.clear()
+    stage.sent = 0
+    stage.show(time.time_ns())
+    assert stage.counters["published"] == 1
+
+
+def test_destruction_waits_for_the_worker(theatre: Callable[..., Theatre], monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = theatre()
+    gate = Gate(stage.node._encoder, monkeypatch)
+    stage.post(stage.message(time.time_ns(), familiar(0)))
+    assert gate.reached.wait(DEADLINE_S)
+    threading.Timer(0.1, gate.opened.set).start()
+    stage.node.destroy_node()
+    assert stage.counters == {**dict.fromkeys(stage.counters, 0), "received": 1, "published": 1}
+
+
+def test_an_activation_that_fails_leaves_nothing_behind(rclpy: Any, tiny_model: Path) -> None:
+    stage = Theatre(tiny_model, "camera_info_topic:='no topic'")
+    try:
+        assert not stage.start()
+        assert "estimator" not in [thread.name for thread in threading.enumerate()]
+        assert stage.camera.get_subscription_count() == 0
+    finally:
+        stage.close()
+
+
+def test_what_cannot_be_loaded_ends_the_process_with_one_line(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not has_rclpy():
+        pytest.skip("neither rclpy nor cyclonedds is installed")
+    isolate(monkeypatch)
+    stick_robot(tmp_path)
+    good = {"model": str(tiny_model), "robot": "arm6"}
+    cases = {
+        "no such model; make one with `ropes export`": {**good, "model": str(tmp_path / "none")},
+        "parameter model is empty": {**good, "model": ""},
+        "was trained for robot 'arm6', not 'stick'": {**good, "robot": str(tmp_path / "robot.yaml")},
+        "a GPU was required": {**good, "require_gpu": True},
+    }
+    if "CUDAExecutionProvider" in Encoder(tiny_model).providers:
+        del cases["a GPU was required"]
+    running = [
+        (
+            complaint,
+            subprocess.Popen(
+                node_command("estimator", parameters), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            ),
+        )
+        for complaint, parameters in cases.items()
+    ]
+    for complaint, process in running:
+        _, said = process.communicate(timeout=60)
+        assert process.returncode == 1
+        (line,) = [line for line in said.splitlines() if line.startswith("error: ")]
+        assert complaint in said and "Traceback" not in said
+        assert complaint in line or "see its log" in line or "its log above" in line

@@ -1,0 +1,133 @@
+"""The nodes as processes, under real rclpy or the standalone runtime: how they end, and what they say of it."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from command import Command
+from staging import has_rclpy, isolate
+from synthetic import stick_robot
+
+from ropes_ros.bags import open_bag
+from ropes_ros.processes import node_command
+from ropes_ros.regimes import NONE, make_schedule, regime_from_msg
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A robot and a schedule for it."""
+    path = tmp_path_factory.mktemp("prepared")
+    make_schedule(stick_robot(path / "robot"), duration_s=20.0, seed=0).save(path / "schedule.yaml")
+    return path
+
+
+class Watcher:
+    """A robot, and a node that follows the regimes."""
+
+    def __init__(self, kind: type) -> None:
+        import rclpy
+        from diagnostic_msgs.msg import DiagnosticArray
+        from rclpy.executors import SingleThreadedExecutor
+        from rclpy.qos import QoSDurabilityPolicy, QoSProfile
+
+        rclpy.init(args=[])
+        self.robot, self.watcher = rclpy.create_node("robot"), rclpy.create_node("watcher")
+        self.commands: list[Any] = []
+        self.regimes: list[Any] = []
+        latched = QoSProfile(depth=100, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL)
+        self.robot.create_subscription(kind, "joint_command", self.commands.append, 100)
+        self.watcher.create_subscription(DiagnosticArray, "ropes/regime", self.regimes.append, latched)
+        self._executor = SingleThreadedExecutor()
+        for node in (self.robot, self.watcher):
+            self._executor.add_node(node)
+
+    def spin(self, condition: Any = lambda: False, seconds: float = 30.0) -> bool:
+        end = time.monotonic() + seconds
+        while not condition() and time.monotonic() < end:
+            self._executor.spin_once(timeout_sec=0.02)
+        return bool(condition())
+
+    def close(self) -> None:
+        for node in (self.robot, self.watcher):
+            self._executor.remove_node(node)
+            node.destroy_node()
+
+
+@pytest.fixture
+def domain(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    if not has_rclpy():
+        pytest.skip("neither rclpy nor cyclonedds is installed")
+    isolate(monkeypatch)
+    yield
+    import rclpy
+
+    rclpy.try_shutdown()
+
+
+@pytest.mark.parametrize(
+    ("number", "command_type"), [(signal.SIGINT, "JointTrajectory"), (signal.SIGTERM, "Float64MultiArray")]
+)
+def test_a_signal_to_a_moving_commander_brakes_the_robot(
+    domain: None, folder: Path, tmp_path: Path, number: int, command_type: str
+) -> None:
+    from std_msgs.msg import Float64MultiArray
+    from trajectory_msgs.msg import JointTrajectory
+
+    parameters = {
+        "robot": str(folder / "robot" / "robot.yaml"),
+        "schedule": str(folder / "schedule.yaml"),
+        "command_type": command_type,
+    }
+    watcher = Watcher(JointTrajectory if command_type == "JointTrajectory" else Float64MultiArray)
+    try:
+        with Command(tmp_path, node_command("commander", parameters)) as commander:
+
+            def labelled() -> bool:
+                states = [regime_from_msg(message) for message in watcher.regimes]
+                return any(level != NONE for state in states for level in state.levels)
+
+            assert watcher.spin(labelled), commander.err
+            watcher.spin(seconds=1.0)
+            commander.process.send_signal(number)
+            assert watcher.spin(lambda: commander.process.poll() is not None), "it does not end"
+            watcher.spin(seconds=0.3)
+            assert commander.process.returncode == 0, commander.err
+        assert regime_from_msg(watcher.regimes[-1]).levels == (NONE, NONE)
+        if command_type == "JointTrajectory":
+            last = watcher.commands[-1].points[-1]
+            assert last.time_from_start.sec == 0 and not np.any(last.velocities)
+        else:
+            last_steps = np.abs(np.diff([list(message.data) for message in watcher.commands[-3:]], axis=0))
+            assert last_steps[-1].max() < 0.005
+    finally:
+        watcher.close()
+
+
+def recorder(folder: Path, bag: Path, **more: object) -> list[str]:
+    return node_command("recorder", {"robot": str(folder / "robot" / "robot.yaml"), "path": str(bag), **more})
+
+
+def test_a_recording_without_an_image_fails_with_one_line_and_a_whole_bag(
+    domain: None, folder: Path, tmp_path: Path
+) -> None:
+    with Command(tmp_path, recorder(folder, tmp_path / "bag", image_topic="/front/image")) as recording:
+        recording.wait_until(lambda: "recording to" in recording.err + recording.out, "it records")
+        recording.process.send_signal(signal.SIGINT)
+        assert recording.end() == 1
+        (line,) = [line for line in recording.err.splitlines() if "ERROR" in line]
+    assert "bag holds no image" in line and "/front/image" in line
+    with open_bag(tmp_path / "bag") as bag:
+        assert bag.header is not None and bag.header.state == "complete"
+
+
+def test_a_refused_parameter_is_told_in_one_line(domain: None, folder: Path, tmp_path: Path) -> None:
+    with Command(tmp_path, recorder(folder, tmp_path / "bag", fsync="maybe")) as recording:
+        assert recording.end() == 1
+        assert "Traceback" not in recording.err
+        assert recording.err.splitlines()[-1].startswith("error: ") and "fsync" in recording.err.splitlines()[-1]
