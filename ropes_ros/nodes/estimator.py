@@ -143,11 +143,15 @@ class Estimator(LifecycleNode):
         self._model_info.publish(String(data=json.dumps(content)))
         kind = CompressedImage if self.get_parameter("compressed").value else Image
         newest_only = QoSProfile(depth=1, reliability=QoSReliabilityPolicy.BEST_EFFORT)
-        for type_, topic, callback, qos in (
-            (kind, self._text("image_topic"), self._on_image, newest_only),
-            (CameraInfo, self._text("camera_info_topic"), self._on_camera_info, qos_profile_sensor_data),
-        ):
-            self._inputs.append(self.create_subscription(type_, topic, callback, qos))
+        try:
+            for type_, topic, callback, qos in (
+                (kind, self._text("image_topic"), self._on_image, newest_only),
+                (CameraInfo, self._text("camera_info_topic"), self._on_camera_info, qos_profile_sensor_data),
+            ):
+                self._inputs.append(self.create_subscription(type_, topic, callback, qos))
+        except Exception:
+            self._stop()
+            raise
         self._timer = self.create_timer(1.0, self._publish_diagnostics, clock=self._steady)
         self._worker = threading.Thread(target=self._work, name="estimator", daemon=True)
         self._worker.start()
