@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
 from synthetic import familiar, unfamiliar
+
+from ropes_ros.errors import RopesError
+
+with suppress(RopesError):
+    import ropes_ros.sim.scene  # noqa: F401  (chooses the OpenGL backend before any test imports mujoco)
 
 CAMERA = (64, 48)
 """(width, height) that the small model takes."""
