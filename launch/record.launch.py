@@ -2,12 +2,14 @@
 
 from launch import LaunchDescription
 from launch.actions import DeclareLaunchArgument, Shutdown
+from launch.substitutions import LaunchConfiguration
 
 from ropes_ros.launching import common_arguments, lifecycle_node, params_argument
 
 
 def generate_launch_description() -> LaunchDescription:
     """Two nodes: recorder and commander."""
+    remappings = [("joint_command", LaunchConfiguration("command_topic"))]
     return LaunchDescription(
         [
             *common_arguments(),
@@ -23,7 +25,12 @@ def generate_launch_description() -> LaunchDescription:
                 default_value="JointTrajectory",
                 description="Message type of joint_command: JointTrajectory, Float64MultiArray or JointState",
             ),
-            *lifecycle_node("recorder", {"path": str, "schedule": str, "image_topic": str}),
-            *lifecycle_node("commander", {"schedule": str, "command_type": str}, on_exit=[Shutdown()]),
+            DeclareLaunchArgument(
+                "command_topic", default_value="joint_command", description="Topic that the robot's controller hears"
+            ),
+            *lifecycle_node("recorder", {"path": str, "schedule": str, "image_topic": str}, remappings=remappings),
+            *lifecycle_node(
+                "commander", {"schedule": str, "command_type": str}, on_exit=[Shutdown()], remappings=remappings
+            ),
         ]
     )

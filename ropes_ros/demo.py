@@ -172,7 +172,7 @@ def run_demo(config: DemoConfig, console: Console) -> dict[str, Any]:
 
 
 def _prepare(out: Path) -> None:
-    """Empty the places that the demo writes to, in a folder of its own; the cache of resized frames may stay.
+    """Empty the places that the demo writes to, in a folder of its own.
 
     Raises:
         RopesError: The folder holds something else, or cannot be written.
@@ -185,7 +185,7 @@ def _prepare(out: Path) -> None:
         marker.touch()
     except OSError as error:
         raise RopesError(f"{out}: cannot be written ({error.strerror}); give --out another folder") from None
-    for name in ("record", "live", "training", "model", "logs"):
+    for name in ("record", "cache", "live", "training", "model", "logs"):
         shutil.rmtree(out / name, ignore_errors=True)
     for name in ("report.json", "report.html", "frames.png"):
         (out / name).unlink(missing_ok=True)

@@ -195,7 +195,7 @@ def _assert_parity(deployed: DeployedEncoder, camera_size: tuple[int, int], path
 
 def _card(info: ModelInfo, digest: str) -> str:
     """The model card: what the file is, for whom, and how good."""
-    figures = "\n".join(f"| {name} | {value:.4g} |" for name, value in info.figures.items())
+    figures = "\n".join(f"| {name} | {value:.6g} |" for name, value in info.figures.items())
     return f"""# Joint angle encoder for {info.robot}
 
 SHA-256 of model.onnx: `{digest}`

@@ -51,7 +51,11 @@ def params_argument(node: str) -> DeclareLaunchArgument:
 
 
 def lifecycle_node(
-    executable: str, parameters: Mapping[str, type], on_exit: list[Action] | None = None
+    executable: str,
+    parameters: Mapping[str, type],
+    *,
+    on_exit: list[Action] | None = None,
+    remappings: list[tuple[str, LaunchConfiguration]] | None = None,
 ) -> list[Action]:
     """A lifecycle node, and the events that bring it to active when `autostart` is true.
 
@@ -61,6 +65,7 @@ def lifecycle_node(
         executable: Its executable in this package, also its name.
         parameters: Launch arguments that are passed on as parameters of the same name, with their types.
         on_exit: What happens when its process ends.
+        remappings: Topic names that the node uses, and what they become.
     """
     values: dict[str, Any] = {
         name: ParameterValue(LaunchConfiguration(name), value_type=kind)
@@ -72,6 +77,7 @@ def lifecycle_node(
         name=executable,
         namespace=LaunchConfiguration("namespace"),
         parameters=[LaunchConfiguration(f"{executable}_params"), values],
+        remappings=remappings or [],
         output="screen",
         emulate_tty=True,
         on_exit=on_exit,

@@ -38,13 +38,17 @@ def _run(node: str) -> int:
 
         return main([module, *sys.argv[1:]])
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] != "cyclonedds":
+        missing = (error.name or "").partition(".")[0]
+        if missing == "cyclonedds":
+            advice = (
+                "neither rclpy nor cyclonedds is there: source a ROS 2 installation, or run "
+                "`pip install 'ropes_ros[standalone]'`"
+            )
+        elif missing in ("mcap", "rosbags", "mujoco"):
+            advice = f"the Python package {missing} is missing: run `pip install {missing}` (README.md, 'On a robot')"
+        else:
             raise
-        print(
-            "error: neither rclpy nor cyclonedds is there: source a ROS 2 installation, or run "
-            "`pip install 'ropes_ros[standalone]'`",
-            file=sys.stderr,
-        )
+        print(f"error: {advice}", file=sys.stderr)
         return 1
     except RopesError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -23,7 +23,6 @@ import yaml
 from ropes_ros.densities import Density, Levels, density_from_mapping
 from ropes_ros.errors import ScheduleError
 from ropes_ros.kinematics import Array, Sweep, turning_points
-from ropes_ros.units import NANOSECONDS as NANOSECONDS
 
 if TYPE_CHECKING:
     from ropes_ros.robot import Robot

@@ -19,7 +19,8 @@ from ropes_ros.densities import NONE
 from ropes_ros.kinematics import Array, PiecewiseQuadratic, connect, shortest_time, stop
 from ropes_ros.motion import MISS, Motion
 from ropes_ros.regimes import RegimeState
-from ropes_ros.schedule import LIMIT_SHARE, NANOSECONDS, Schedule
+from ropes_ros.schedule import LIMIT_SHARE, Schedule
+from ropes_ros.units import NANOSECONDS
 
 if TYPE_CHECKING:
     from ropes_ros.robot import Robot

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import threading
 import time
@@ -235,6 +236,15 @@ def test_frames_from_the_future_are_dropped_and_said(theatre: Callable[..., Thea
     assert "ahead of this node's clock" in verdict.message
     stage.show(time.time_ns())
     assert stage.counters["published"] == 1
+
+
+def test_frames_of_another_clock_are_used_and_said(theatre: Callable[..., Theatre]) -> None:
+    stage = theatre("stale_after:=60.0")
+    stage.show(time.time_ns() - 3600 * SECOND)
+    verdict = stage.verdict()
+    assert verdict.level == levels().WARN
+    assert re.search(r"36\d\d s behind this node's clock", verdict.message)
+    assert len(stage.states) == 1
 
 
 def test_unusable_images_are_refused_and_the_next_good_one_is_taken(

@@ -226,3 +226,15 @@ def test_constraints_pin_every_dependency_for_every_python(setup_call: dict[str,
             {"always"},
             {'python_version == "3.10"', 'python_version >= "3.11"'},
         ), name
+
+
+def test_what_the_documents_link_to_is_there() -> None:
+    """Relative links and pictures in README and docs/ lead to files of the repository."""
+    root = Path(__file__).parents[1]
+    broken = [
+        f"{document.name}: {target}"
+        for document in [root / "README.md", root / "CONTRIBUTING.md", *(root / "docs").glob("*.md")]
+        for target in re.findall(r"\]\(([^)#:]+)\)", document.read_text(encoding="utf-8"))
+        if not (document.parent / target).exists()
+    ]
+    assert not broken

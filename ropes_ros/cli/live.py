@@ -62,6 +62,9 @@ def record(
     command_type: Annotated[
         str, typer.Option(help="Type of joint_command: JointTrajectory, Float64MultiArray or JointState.")
     ] = "JointTrajectory",
+    command_topic: Annotated[
+        str, typer.Option(help="Topic that the robot's controller hears.")
+    ] = "joint_command",
     command: Annotated[
         bool, typer.Option("--command/--no-command", help="Also command the schedule; the recording ends with it.")
     ] = True,
@@ -83,13 +86,15 @@ def record(
     if command_type not in COMMAND_TYPES:
         raise ScheduleError(f"--command-type {command_type}: unknown; known are {', '.join(COMMAND_TYPES)}")
     common = {"robot": robot, "schedule": str(schedule), "use_sim_time": sim_time}
-    recorder = node_command("recorder", {**common, "path": str(path), "image_topic": image_topic})
+    remappings = {"joint_command": command_topic}
+    recorder = node_command("recorder", {**common, "path": str(path), "image_topic": image_topic}, remappings)
     if not command:
         _run_until_interrupted(recorder)
         return
     commander = node_command(
         "commander",
         {**common, "command_type": command_type, "exit_when_done": True, "wait_for_recorder": True},
+        remappings,
     )
     with Processes() as processes:
         try:

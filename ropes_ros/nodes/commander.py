@@ -23,10 +23,11 @@ from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from ropes_ros.errors import ScheduleError
 from ropes_ros.motion import Motion, Trajectory, WaypointMotion
-from ropes_ros.nodes.common import NANOSECONDS, described, diagnostics, run, to_stamp, told
+from ropes_ros.nodes.common import described, diagnostics, run, to_stamp, told
 from ropes_ros.regimes import Schedule, regime_to_msg
 from ropes_ros.robot import Robot, load_robot
 from ropes_ros.streaming import CommandStream, Points, Update
+from ropes_ros.units import NANOSECONDS
 
 COMMAND_TYPES = {
     "JointTrajectory": JointTrajectory,
@@ -92,7 +93,7 @@ class Commander(LifecycleNode):
         self._stream: CommandStream | None = None
         self._position: npt.NDArray[np.float64] | None = None
         self._asked_ns: int | None = None
-        self._timers: list[Any] = []
+        self._clockwork: list[Any] = []
         self._joint_states: Any = None
         self._finished = False
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
@@ -130,7 +131,7 @@ class Commander(LifecycleNode):
             JointState, "joint_states", self._on_joint_states, qos_profile_sensor_data
         )
         period = 1.0 / self._value("point_rate") if self._streamed else self._value("chunk")
-        self._timers = [
+        self._clockwork = [
             self.create_timer(period, self._tick),
             self.create_timer(1.0, self._report, clock=self._steady),
         ]
@@ -283,9 +284,9 @@ class Commander(LifecycleNode):
 
     def _stop(self) -> None:
         """Brake, if the robot is moving, and end all timers."""
-        for timer in self._timers:
+        for timer in self._clockwork:
             self.destroy_timer(timer)
-        self._timers = []
+        self._clockwork = []
         if self._joint_states is not None:
             self.destroy_subscription(self._joint_states)
             self._joint_states = None

@@ -21,8 +21,8 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from rclpy.signals import SignalHandlerOptions
 
 from ropes_ros.errors import RopesError, RuntimeSetupError
+from ropes_ros.units import NANOSECONDS
 
-NANOSECONDS = 1_000_000_000
 WAKE_S = 0.1
 """How often spinning looks for a signal: Python runs its handlers only between waits."""
 BURST_S = 0.1

@@ -27,11 +27,14 @@ from tf2_msgs.msg import TFMessage
 from ropes_ros.encoder import Encoder, Estimate, load_encoder
 from ropes_ros.errors import ModelError, RopesError
 from ropes_ros.images import compressed_to_rgb, to_rgb
-from ropes_ros.nodes.common import NANOSECONDS, described, diagnostics, run, to_nanoseconds, told
+from ropes_ros.nodes.common import described, diagnostics, run, to_nanoseconds, told
 from ropes_ros.robot import Robot, load_robot
 from ropes_ros.tracking import JointTracker
+from ropes_ros.units import NANOSECONDS
 
 LATENCIES = 300
+OLD_S = 10.0
+"""Age of a frame from which its stamp is taken to be of another clock."""
 JUMP_NS = NANOSECONDS
 """A stamp that is this much older than the last means that time itself jumped (a bag loops, a simulation restarts)."""
 
@@ -149,12 +152,13 @@ class Estimator(LifecycleNode):
                 (CameraInfo, self._text("camera_info_topic"), self._on_camera_info, qos_profile_sensor_data),
             ):
                 self._inputs.append(self.create_subscription(type_, topic, callback, qos))
+            self._timer = self.create_timer(1.0, self._publish_diagnostics, clock=self._steady)
+            worker = threading.Thread(target=self._work, name="estimator", daemon=True)
+            worker.start()
         except Exception:
             self._stop()
             raise
-        self._timer = self.create_timer(1.0, self._publish_diagnostics, clock=self._steady)
-        self._worker = threading.Thread(target=self._work, name="estimator", daemon=True)
-        self._worker.start()
+        self._worker = worker
         return TransitionCallbackReturn.SUCCESS
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -274,7 +278,7 @@ class Estimator(LifecycleNode):
             self._tracker.update(stamp_ns, estimate.position[0], estimate.std[0])
             self._publish(message, stamp_ns, estimate)
             self._counters.published += 1
-            self._verdict = DiagnosticStatus.OK, "OK"
+            self._verdict = self._verdict_on_age(stamp_ns)
         if self._debug.get_subscription_count() > 0:
             self._publish_debug(message, image, estimate, novel)
 
@@ -295,6 +299,15 @@ class Estimator(LifecycleNode):
             return False
         self._last_stamp_ns = stamp_ns
         return True
+
+    def _verdict_on_age(self, stamp_ns: int) -> tuple[bytes, str]:
+        """OK, or a warning where stamps and the node's clock can hardly be of the same time."""
+        age_s = (self.get_clock().now().nanoseconds - stamp_ns) / NANOSECONDS
+        if age_s < OLD_S:
+            return DiagnosticStatus.OK, "OK"
+        return DiagnosticStatus.WARN, (
+            f"OLD: stamps lie {age_s:.0f} s behind this node's clock; synchronise the clocks, or set use_sim_time"
+        )
 
     def _publish(self, message: Image | CompressedImage, stamp_ns: int, estimate: Estimate) -> None:
         assert self._robot is not None

@@ -32,12 +32,13 @@ from tf2_msgs.msg import TFMessage
 from trajectory_msgs.msg import JointTrajectory
 
 from ropes_ros.errors import RobotError
-from ropes_ros.nodes.common import NANOSECONDS, described, run, to_stamp, told
+from ropes_ros.nodes.common import described, run, to_stamp, told
 from ropes_ros.robot import Robot, load_robot
 from ropes_ros.sim.agenda import Agenda
 from ropes_ros.sim.arm import SimArm
 from ropes_ros.sim.commands import COMMAND_TYPES, apply_command
 from ropes_ros.sim.trajectory import TrajectoryBuffer
+from ropes_ros.units import NANOSECONDS
 
 TICK_S = 0.002
 FIRST_STAMP_NS = NANOSECONDS
@@ -157,8 +158,8 @@ class SimArmNode(LifecycleNode):
         """Let time run."""
         assert self._arm is not None
         super().on_activate(state)
-        self._clock = self._steady if self._publish_clock else self._system
-        self._last_ns = self._clock.now().nanoseconds
+        self._pace = self._steady if self._publish_clock else self._system
+        self._last_ns = self._pace.now().nanoseconds
         # The stamp of the physics' start.
         self._epoch_ns = FIRST_STAMP_NS if self._publish_clock else self._last_ns - self._reached_ns
         self._goal_ns = self._reached_ns
@@ -224,7 +225,7 @@ class SimArmNode(LifecycleNode):
 
     def _elapsed_ns(self) -> int:
         """Wall time since the last tick; 0 across a jump of the system's clock, which moves the epoch instead."""
-        now_ns = self._clock.now().nanoseconds
+        now_ns = self._pace.now().nanoseconds
         elapsed_ns = int(now_ns - self._last_ns)
         self._last_ns = now_ns
         if self._publish_clock or 0 <= elapsed_ns <= STALL_NS:

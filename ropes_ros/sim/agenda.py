@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-NANOSECONDS = 1_000_000_000
+from ropes_ros.units import NANOSECONDS
 
 
 class Agenda:
