@@ -37,6 +37,14 @@ TOPICS: Mapping[str, str] = {
 }
 """Default topic of each role."""
 
+ROLE_TYPES: Mapping[str, tuple[str, ...]] = {
+    "image": ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"),
+    "camera_info": ("sensor_msgs/msg/CameraInfo",),
+    "joint_states": ("sensor_msgs/msg/JointState",),
+    "regime": ("diagnostic_msgs/msg/DiagnosticArray",),
+}
+"""Message types that a role may have; commands may be of any type."""
+
 RECORDING, COMPLETE, RECOVERED = "recording", "complete", "recovered"
 
 _FOREVER = {"sec": 9223372036, "nsec": 854775807}

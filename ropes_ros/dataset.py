@@ -25,7 +25,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ropes_ros.bags import Bag, open_bag
+from ropes_ros.bags import ROLE_TYPES, Bag, open_bag
 from ropes_ros.cdr import parse_compressed_image, parse_image
 from ropes_ros.errors import BagError, RopesError, TrainingError
 from ropes_ros.framing import Region, swept_region
@@ -34,7 +34,6 @@ from ropes_ros.regimes import RegimeState, RegimeTimeline, Schedule, regime_from
 from ropes_ros.units import NANOSECONDS
 
 CACHE_VERSION = 2
-_IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
 _IN_FLIGHT = 32
 _PIXEL_FILE, _INDEX_FILE = "images.npy", "index.npz"
 _REGION_SAMPLES = 1000
@@ -288,7 +287,7 @@ def _cached(
     """
     image_topic = bag.topic("image")
     kind = bag.topics[image_topic].type_name
-    if kind not in _IMAGE_TYPES:
+    if kind not in ROLE_TYPES["image"]:
         raise BagError(
             f"{bag.path}: {image_topic} is of type {kind}, not an image: name the image topic (--topic image=NAME)"
         )

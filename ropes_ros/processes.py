@@ -15,6 +15,7 @@ from types import TracebackType
 from ropes_ros.standalone import real_rclpy
 
 TETHER = str(Path(__file__).with_name("tether.py"))
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 STOP_SECONDS = 15.0
 """How long a process may take to end after an interrupt, before it is killed."""
 
@@ -50,8 +51,9 @@ class Processes:
     """A group of processes that ends together: leaving the context interrupts those still running.
 
     Started processes are in sessions of their own, so that an interrupt from the keyboard reaches this process first
-    and the group is taken down in order, last started first stopped. Within the context a termination signal acts as
-    an interrupt. Should this process be killed, they are told to end (SIGTERM; on Linux). Use it from the main thread.
+    and the group is taken down in order, last started first stopped; nothing interrupts that. Within the context
+    termination and a closed terminal act as an interrupt. Should this process be killed, they are told to end (SIGTERM;
+    on Linux). Use it from the main thread.
 
     Args:
         environment: Variables to set on top of this process's own.
@@ -112,7 +114,9 @@ class Processes:
         return process.wait()
 
     def __enter__(self) -> Processes:
-        self._before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+        self._before = {number: signal.getsignal(number) for number in SIGNALS}
+        for number in SIGNALS:
+            signal.signal(number, signal.default_int_handler)
         return self
 
     def __exit__(
@@ -121,8 +125,11 @@ class Processes:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
         try:
             for process in reversed(self._running):
                 self.stop(process)
         finally:
-            signal.signal(signal.SIGTERM, self._before)
+            for number, handler in self._before.items():
+                signal.signal(number, handler)

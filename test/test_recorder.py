@@ -121,7 +121,7 @@ def test_recording_keeps_bytes_and_counts_drops(
         stage.close()  # as after Ctrl-C, without a lifecycle transition
     with open_bag(folder / "bag") as bag:
         assert bag.header is not None
-        assert bag.header.state == "complete"
+        assert (bag.header.state, bag.header.robot) == ("complete", "stick")
         assert bag.header.drops == {TOPICS["image"]: 2}
         assert bag.schedule.hash == schedule.hash
         recorded = list(bag.messages([bag.topic("image")]))

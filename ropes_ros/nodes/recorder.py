@@ -19,7 +19,7 @@ from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.qos import QoSDurabilityPolicy, QoSHistoryPolicy, QoSProfile, QoSReliabilityPolicy
 
-from ropes_ros.bags import BagWriter, OfferedQos
+from ropes_ros.bags import ROLE_TYPES, TOPICS, BagWriter, OfferedQos
 from ropes_ros.cdr import header_stamp
 from ropes_ros.errors import BagError, RopesError
 from ropes_ros.gaps import GapCounter
@@ -33,20 +33,13 @@ DEPTH = 1000
 """Messages that may wait in a subscription while the disk is busy."""
 
 ROLES = {
-    "image": ("camera/image_raw", "Camera topic, Image or CompressedImage"),
-    "camera_info": ("camera/camera_info", "Calibration of the camera"),
-    "joint_command": ("joint_command", "Commands of the joints"),
-    "joint_states": ("joint_states", "Measured joint states, used for evaluation only"),
-    "regime": ("ropes/regime", "Regimes that the commander announces"),
+    "image": "Camera topic, Image or CompressedImage",
+    "camera_info": "Calibration of the camera",
+    "joint_command": "Commands of the joints",
+    "joint_states": "Measured joint states, used for evaluation only",
+    "regime": "Regimes that the commander announces",
 }
-"""Role -> (default topic, description of its parameter ROLE_topic)."""
-TYPES = {
-    "image": ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"),
-    "camera_info": ("sensor_msgs/msg/CameraInfo",),
-    "joint_states": ("sensor_msgs/msg/JointState",),
-    "regime": ("diagnostic_msgs/msg/DiagnosticArray",),
-}
-"""Role -> types that it may have; commands may be of any type."""
+"""Role -> description of its parameter ROLE_topic."""
 
 
 @dataclass
@@ -81,8 +74,8 @@ class Recorder(LifecycleNode):
             ("path", "", described("Bag to create; it must not exist", read_only=True)),
             ("schedule", "", described("Schedule that the commander runs; empty for none", read_only=True)),
             *(
-                (f"{role}_topic", topic, described(text, read_only=True))
-                for role, (topic, text) in ROLES.items()
+                (f"{role}_topic", TOPICS[role].removeprefix("/"), described(text, read_only=True))
+                for role, text in ROLES.items()
             ),
             (
                 "extra_topics",
@@ -117,6 +110,7 @@ class Recorder(LifecycleNode):
         if Path(path).exists():
             raise BagError(f"{path} exists already and is not overwritten: choose another path")
         robot = load_robot(self._text("robot"))
+        self._robot_name = robot.name
         schedule = self._text("schedule")
         self._schedule = Schedule.load(schedule) if schedule else None
         if self._schedule is not None:
@@ -131,7 +125,7 @@ class Recorder(LifecycleNode):
         schedule = self._schedule
         self._writer = BagWriter(
             self._text("path"),
-            robot=self._text("robot"),
+            robot=self._robot_name,
             schedule_yaml=None if schedule is None else schedule.to_yaml(),
             schedule_hash=None if schedule is None else schedule.hash,
             topics={source.role: source.topic for source in self._sources.values() if source.role},
@@ -226,7 +220,7 @@ class Recorder(LifecycleNode):
 
     def _of_its_type(self, source: _Source, publishers: list[Any]) -> list[Any]:
         """Those publishers whose messages make sense on a topic; others are named once."""
-        types = TYPES.get(source.role)
+        types = ROLE_TYPES.get(source.role)
         if types is None:
             return publishers
         strange = {publisher.topic_type for publisher in publishers}.difference(types)
