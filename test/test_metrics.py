@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+from synthetic import stick_robot
 
-from ropes_ros.metrics import coverage, joint_metrics
+from ropes_ros.metrics import (
+    add_auc,
+    auroc,
+    coverage,
+    joint_metrics,
+    keypoint_distances,
+    keypoint_links,
+    r2,
+    tip_rotation_error_deg,
+)
 from ropes_ros.robot import Robot, load_robot
 
 
@@ -56,6 +68,74 @@ def test_coverage_of_gaussian_errors() -> None:
     error = rng.standard_normal((20_000, 2)) * np.array([0.1, 0.2])
     within = coverage(error, np.full((20_000, 2), 0.1), np.zeros((20_000, 2)), 1.0)
     np.testing.assert_allclose(within, [0.683, 0.383], atol=0.02)
+
+
+def test_coverage_by_hand() -> None:
+    """Errors 0, 1, 2, 3 with a std of 1: two lie within one std and three within two, the edge included."""
+    error, std = np.array([[0.0], [1.0], [2.0], [-3.0]]), np.ones((4, 1))
+    assert coverage(error, std, np.zeros((4, 1)), 1.0) == pytest.approx([0.5])
+    assert coverage(error, std, np.zeros((4, 1)), 2.0) == pytest.approx([0.75])
+
+
+def test_r2_by_hand() -> None:
+    """Truth 0..3, squares about its mean 5. Errors (0, 0, 0, 2): 1 - 4/5. Reversed, errors (3, 1, 1, 3): 1 - 20/5."""
+    truth = np.array([[0.0, 0.0], [1.0, 1.0], [2.0, 2.0], [3.0, 3.0]])
+    estimate = np.array([[0.0, 3.0], [1.0, 2.0], [2.0, 1.0], [5.0, 0.0]])
+    np.testing.assert_allclose(r2(estimate, truth), [0.2, -3.0])
+
+
+def test_keypoints_of_a_stretched_arm_move_on_circles(tmp_path: Path) -> None:
+    """Links of 0.3 m; the first origin is on the axis. A turn by d moves one at radius r by 2 r sin(d / 2)."""
+    arm = stick_robot(tmp_path, joints=3)
+    assert keypoint_links(arm) == ("link2", "link3")
+    straight = np.zeros((2, 3))
+    turned = straight.copy()
+    turned[1, 0] = 0.4
+    expected = 2.0 * np.array([0.3, 0.6]) * np.sin(0.2)
+    np.testing.assert_allclose(keypoint_distances(arm, turned, straight), [[0.0, 0.0], expected], atol=1e-12)
+
+
+def test_every_link_after_the_shoulder_is_a_keypoint(robot: Robot) -> None:
+    """Joint 2's axis crosses joint 1's, so the origins of links 1 and 2 stand still."""
+    assert keypoint_links(robot) == ("link3", "link4", "link5", "link6", "tool0")
+
+
+def test_add_auc_by_hand() -> None:
+    """Errors of 0, 5 and 20 cm: accuracy is 1/3 up to 5 cm and 2/3 up to 10 cm: on average 1/2."""
+    assert add_auc([0.0, 0.05, 0.20]) == pytest.approx(0.5)
+    assert add_auc([0.0, 0.05, np.inf]) == pytest.approx(0.5)
+    assert add_auc([0.05], threshold=0.2) == pytest.approx(0.75)
+
+
+def test_tip_rotation_is_the_angle_that_was_turned(robot: Robot) -> None:
+    """Any one joint turned by an angle turns the tip by that angle; the quaternion's sign flips at a half turn."""
+    pose = np.tile(robot.home, (4, 1))
+    turned = pose.copy()
+    turned[1, 0] += 0.2
+    turned[2, 5] -= 2.9
+    pose[3, 0], turned[3, 0] = np.pi - 0.1, np.pi + 0.2
+    result = tip_rotation_error_deg(robot, turned, pose)
+    np.testing.assert_allclose(result.error_deg, np.degrees([0.0, 0.2, 2.9, 0.3]), atol=1e-6)
+    assert result.median_deg == pytest.approx(np.degrees(0.25))
+    assert result.mean_deg == pytest.approx(np.degrees(3.4 / 4))
+
+
+def test_auroc_by_hand() -> None:
+    """Against 1, 2, 3: 2 wins once and ties once, 4 wins three times: (1 + 1/2 + 3) of 6 pairs."""
+    assert auroc([3.0, 1.0, 2.0], [4.0, 2.0]) == pytest.approx(4.5 / 6)
+    assert auroc([1.0, 1.0], [1.0, 1.0, 1.0]) == 0.5
+    assert auroc([1.0], [0.0, -np.inf]) == 0.0
+
+
+def test_scores_and_errors_must_be_numbers() -> None:
+    for errors in ([], [0.1, np.nan], [-0.1]):
+        with pytest.raises(ValueError, match="need errors"):
+            add_auc(errors)
+    with pytest.raises(ValueError, match="threshold"):
+        add_auc([0.1], threshold=0.0)
+    for inside, outside in (([], [1.0]), ([1.0], []), ([1.0], [np.nan])):
+        with pytest.raises(ValueError, match="both sides"):
+            auroc(inside, outside)
 
 
 def test_shapes_must_agree(robot: Robot, truth: np.ndarray) -> None:
