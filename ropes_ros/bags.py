@@ -143,7 +143,8 @@ class Bag:
         """Name of the topic that plays a role ("image", "regime", ...).
 
         Raises:
-            BagError: The bag has no such topic, or no message on it; the topics that it has are listed.
+            BagError: The bag has no such topic (those that it has are listed), no message on it, or messages of a type
+                that the role cannot have.
         """
         name = self._roles.get(role, role)
         if name not in self.topics:
@@ -155,6 +156,12 @@ class Bag:
         if not self.topics[name].count:
             raise BagError(
                 f"{self.path}: no message was recorded on {name} ({role}): check its publisher, record again"
+            )
+        types = ROLE_TYPES.get(role, (self.topics[name].type_name,))
+        if self.topics[name].type_name not in types:
+            raise BagError(
+                f"{self.path}: {name} is of type {self.topics[name].type_name}, the {role} topic is of "
+                f"{' or '.join(types)}: name the {role} topic (--topic {role}=NAME)"
             )
         return name
 

@@ -12,21 +12,23 @@ import json
 import os
 import shutil
 import tempfile
+import threading
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 from zipfile import BadZipFile
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ropes_ros.bags import ROLE_TYPES, Bag, open_bag
-from ropes_ros.cdr import parse_compressed_image, parse_image
+from ropes_ros.bags import Bag, open_bag
+from ropes_ros.cdr import header_stamp, parse_compressed_image, parse_image
 from ropes_ros.errors import BagError, RopesError, TrainingError
 from ropes_ros.framing import Region, swept_region
 from ropes_ros.images import compressed_to_rgb, to_rgb
@@ -40,6 +42,110 @@ _REGION_SAMPLES = 1000
 
 Progress = Callable[[int, int], None]
 """Called with (frames done, frames in all)."""
+
+
+class PixelSource(Protocol):
+    """Where the pixels of frames are kept at the camera's resolution."""
+
+    def read(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """The region's pixels of chosen frames.
+
+        Args:
+            indices: int64 [n], increasing positions in the frame set.
+
+        Returns:
+            uint8 [n, H, W, 3] RGB, H and W those of the region.
+        """
+        ...
+
+
+class BagPixels:
+    """The region's pixels of a bag's frames, decoded when they are asked for; a `PixelSource`.
+
+    Reading goes on where the last one ended, so that increasing indices pass through the bag once; what lies behind
+    is found by starting again. Images are recognised by their stamps, of equal ones the first, as when the frames
+    were loaded. Holds no pixels; reading is safe from several threads, one at a time.
+
+    Args:
+        bag_path: The bag.
+        image_topic: Its image topic.
+        stamps_ns: Header stamps of the frames in nanoseconds, int64 [N], strictly increasing.
+        camera_size: (width, height) in pixels of the recorded images.
+        region: The part of them to return.
+    """
+
+    def __init__(
+        self,
+        bag_path: Path,
+        image_topic: str,
+        stamps_ns: NDArray[np.int64],
+        camera_size: tuple[int, int],
+        region: Region,
+    ) -> None:
+        self._path, self._topic, self._stamps = bag_path, image_topic, stamps_ns
+        self._camera_size, self._region = camera_size, region
+        self._passed = np.zeros(len(stamps_ns), dtype=np.bool_)
+        self._messages: Iterator[tuple[int, bytes, bool]] | None = None
+        self._turn = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._stamps)
+
+    def read(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """The region's pixels of chosen frames.
+
+        Args:
+            indices: int64 [n], increasing positions in 0..N - 1.
+
+        Returns:
+            uint8 [n, H, W, 3] RGB, H and W those of the region, a new array.
+
+        Raises:
+            BagError: The bag is damaged, or no longer holds the images that it held when the frames were loaded.
+            ValueError: Indices do not increase, or are none of the frames'.
+        """
+        wanted = np.asarray(indices, dtype=np.int64)
+        if len(wanted) and (wanted[0] < 0 or wanted[-1] >= len(self) or (np.diff(wanted) <= 0).any()):
+            raise ValueError(f"indices must increase within 0..{len(self) - 1}")
+        pixels = np.empty((len(wanted), self._region.height, self._region.width, 3), dtype=np.uint8)
+        rows = {int(index): row for row, index in enumerate(wanted)}
+        with self._turn:
+            messages, self._messages = self._messages, None  # after an error the next reading starts again
+            if messages is None or self._passed[wanted].any():
+                self._passed[:] = False
+                messages = self._unseen()
+            while rows:
+                try:
+                    index, data, compressed = next(messages)
+                except StopIteration:
+                    raise BagError(
+                        f"{self._path}: the image stamped {self._stamps[min(rows)]} ns is no longer there: the bag has "
+                        "changed, load its frames again"
+                    ) from None
+                row = rows.pop(index, None)
+                if row is not None:
+                    pixels[row] = self._decoded(data, compressed)
+            self._messages = messages
+        return pixels
+
+    def _unseen(self) -> Iterator[tuple[int, bytes, bool]]:
+        """Index, message and compression of every frame, in recorded order; the bag is open meanwhile."""
+        with open_bag(self._path, topics={"image": self._topic}) as bag:
+            compressed = _is_compressed(bag, bag.topic("image"))
+            for message in bag.messages([self._topic]):
+                with _naming(self._path, self._topic):
+                    stamp_ns = header_stamp(message.data)
+                index = int(np.searchsorted(self._stamps, stamp_ns))
+                if index < len(self) and self._stamps[index] == stamp_ns and not self._passed[index]:
+                    self._passed[index] = True
+                    yield index, message.data, compressed
+
+    def _decoded(self, data: bytes, compressed: bool) -> NDArray[np.uint8]:
+        with _naming(self._path, self._topic):
+            _, image = decode_image(data, compressed, self._topic)
+        if (image.shape[1], image.shape[0]) != self._camera_size:
+            raise BagError(f"{self._path}: images on {self._topic} change their size: record again with one size")
+        return self._region.cut(image)
 
 
 @dataclass(frozen=True)
@@ -62,6 +168,9 @@ class FrameSet:
         region: The part of the recorded images that `images` show.
         bag_hash: SHA-256 of the bag's storage.
         duplicates: Number of images left out because their stamp had been seen.
+        details: The region's pixels at the camera's resolution, where they are kept.
+        home: Joint angle at u = 0 that was commanded, float64 [J], rad; empty where it is not known.
+        half_range: Joint angle from u = 0 to u = 1, float64 [J], rad; empty where it is not known.
     """
 
     images: NDArray[np.uint8]
@@ -79,6 +188,9 @@ class FrameSet:
     region: Region
     bag_hash: str
     duplicates: int
+    details: PixelSource | None = None
+    home: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
+    half_range: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
 
     def __len__(self) -> int:
         return len(self.stamps_ns)
@@ -95,6 +207,8 @@ class FrameSet:
             "region": list(self.region),
             "bag_hash": self.bag_hash,
             "frames": len(self),
+            "home": self.home.tolist(),
+            "half_range": self.half_range.tolist(),
         }
 
 
@@ -150,10 +264,15 @@ def load_frames(
             elapsed = stamps - schedule_start_ns
             labels, segments = schedule.labels_at(elapsed), schedule.segment_ids_at(elapsed)
         if not (labels >= 0).any():
+            repeated = (
+                f" ({entry.duplicates} more images repeat a stamp: does the camera's driver stamp each image with its "
+                "time?)"
+                if entry.duplicates
+                else ""
+            )
             raise BagError(
-                f"{bag.path}: none of its {len(stamps)} frames is in a regime: were camera and commander "
-                "on the same "
-                "clock (use_sim_time), and did the commander run while the bag was recorded?"
+                f"{bag.path}: none of its {len(stamps)} frames is in a regime{repeated}: were camera and commander on "
+                "the same clock (use_sim_time), and did the commander run while the bag was recorded?"
             )
         if not np.isfinite(schedule.log_commanded).all():
             raise BagError(
@@ -175,6 +294,9 @@ def load_frames(
             region=entry.region,
             bag_hash=entry.bag_hash,
             duplicates=entry.duplicates,
+            details=BagPixels(bag.path, bag.topic("image"), stamps, entry.camera_size, entry.region),
+            home=np.array([joint.home for joint in schedule.joints]),
+            half_range=np.array([joint.half_range for joint in schedule.joints]),
         )
 
 
@@ -286,11 +408,6 @@ def _cached(
     An entry is a folder that is filled under another name and renamed when it is whole.
     """
     image_topic = bag.topic("image")
-    kind = bag.topics[image_topic].type_name
-    if kind not in ROLE_TYPES["image"]:
-        raise BagError(
-            f"{bag.path}: {image_topic} is of type {kind}, not an image: name the image topic (--topic image=NAME)"
-        )
     regime_topic = bag.topic("regime") if with_regimes else None
     bag_hash = bag.content_hash()
     key = json.dumps([CACHE_VERSION, bag_hash, image_topic, regime_topic, size])
@@ -363,7 +480,7 @@ def _fill(
     stamps = np.empty(total, dtype=np.int64)
     cameras: set[tuple[int, int]] = set()
     regimes: list[bytes] = []
-    compressed = bag.topics[image_topic].type_name.endswith("CompressedImage")
+    compressed = _is_compressed(bag, image_topic)
 
     def convert(row: int, cdr: bytes) -> tuple[int, int]:
         stamps[row], image = decode_image(cdr, compressed, image_topic)
@@ -382,25 +499,20 @@ def _fill(
     row = 0
     pending: list[Future[tuple[int, int]]] = []
     topics = [image_topic] if regime_topic is None else [image_topic, regime_topic]
-    with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
-        try:
-            region = _region(bag, image_topic, compressed, size)
-            for message in bag.messages(topics):
-                if message.topic == regime_topic:
-                    regimes.append(message.data)
-                    continue
-                pending.append(pool.submit(convert, row, message.data))
-                row += 1
-                if len(pending) >= _IN_FLIGHT:
-                    collect(pending[: _IN_FLIGHT // 2])
-                    del pending[: _IN_FLIGHT // 2]
-                    if progress is not None:
-                        progress(row, total)
-            collect(pending)
-        except BagError:
-            raise
-        except RopesError as error:
-            raise BagError(f"{bag.path}: {image_topic}: {error}") from error
+    with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool, _naming(bag.path, image_topic):
+        region = swept_region(_Samples(bag, image_topic), size)
+        for message in bag.messages(topics):
+            if message.topic == regime_topic:
+                regimes.append(message.data)
+                continue
+            pending.append(pool.submit(convert, row, message.data))
+            row += 1
+            if len(pending) >= _IN_FLIGHT:
+                collect(pending[: _IN_FLIGHT // 2])
+                del pending[: _IN_FLIGHT // 2]
+                if progress is not None:
+                    progress(row, total)
+        collect(pending)
     if row != total:
         raise BagError(
             f"{bag.path}: {total} images are announced, {row} are there: run `ropes recover {bag.path}`"
@@ -427,17 +539,43 @@ def _fill(
         progress(total, total)
 
 
-def _region(bag: Bag, image_topic: str, compressed: bool, size: tuple[int, int]) -> Region:
-    """The swept region, from images evenly spaced over the bag."""
-    every = max(1, bag.topics[image_topic].count // _REGION_SAMPLES)
-    samples: list[NDArray[np.uint8]] = []
-    for number, message in enumerate(bag.messages([image_topic])):
-        if number % every == 0:
-            image = decode_image(message.data, compressed, image_topic)[1]
-            if samples and image.shape != samples[0].shape:
-                break  # the error is told where all images are read
-            samples.append(image)
-    return swept_region(samples, size)
+class _Samples(Sequence[NDArray[np.uint8]]):
+    """Images evenly spaced over a bag; each is decoded when its turn comes, so that one is in memory at a time."""
+
+    def __init__(self, bag: Bag, image_topic: str) -> None:
+        self._bag, self._topic = bag, image_topic
+        self._compressed = _is_compressed(bag, image_topic)
+        self._every = max(1, bag.topics[image_topic].count // _REGION_SAMPLES)
+
+    def __iter__(self) -> Iterator[NDArray[np.uint8]]:
+        shape = None
+        for message in islice(self._bag.messages([self._topic]), 0, None, self._every):
+            image = decode_image(message.data, self._compressed, self._topic)[1]
+            if shape not in (None, image.shape):
+                return  # the error is told where all images are read
+            shape = image.shape
+            yield image
+
+    def __getitem__(self, index: Any) -> Any:
+        return next(islice(self, index, None))
+
+    def __len__(self) -> int:
+        return -(-self._bag.topics[self._topic].count // self._every)
+
+
+def _is_compressed(bag: Bag, image_topic: str) -> bool:
+    return bag.topics[image_topic].type_name.endswith("CompressedImage")
+
+
+@contextmanager
+def _naming(path: Path, topic: str) -> Iterator[None]:
+    """Errors about a message name its bag and topic."""
+    try:
+        yield
+    except BagError:
+        raise
+    except RopesError as error:
+        raise BagError(f"{path}: {topic}: {error}") from error
 
 
 def decode_image(cdr: bytes, compressed: bool, source: str) -> tuple[int, NDArray[np.uint8]]:

@@ -1,11 +1,11 @@
-"""Comparing estimates with measured joint angles: of a model over a bag, or of a running estimator recorded in one.
+"""Comparing estimates with true joint angles: over a bag, of a running estimator recorded in one, or in simulation.
 
 This is where measured angles (joint_states) are read. Nothing under `learning/` imports this module.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,8 +16,8 @@ from ropes_ros.bags import Bag, open_bag
 from ropes_ros.cdr import header_stamp
 from ropes_ros.dataset import decode_image
 from ropes_ros.encoder import Encoder
-from ropes_ros.errors import BagError, ModelError
-from ropes_ros.metrics import JointMetrics, coverage, joint_metrics
+from ropes_ros.errors import BagError, ModelError, RopesError
+from ropes_ros.metrics import JointMetrics, auroc, coverage, joint_metrics
 from ropes_ros.robot import Robot, load_robot
 from ropes_ros.truth import load_truth
 
@@ -52,7 +52,7 @@ class Evaluation:
 
     Attributes:
         estimates: What was estimated.
-        truth: Measured joint angles at the same stamps, float64 [N, J], rad.
+        truth: True joint angles at the same stamps, float64 [N, J], rad.
         metrics: Errors.
         coverage: Share of frames within one and within two std per joint, by "1" and "2"; empty without std.
         uncovered: Frames left out because no joint states were recorded near them.
@@ -88,6 +88,23 @@ def estimate_bag(encoder: Encoder, bag_path: Path, *, topics: Mapping[str, str] 
         ModelError: Images of another size than the model's.
     """
     stamps: list[int] = []
+
+    def images(bag: Bag) -> Iterator[NDArray[np.uint8]]:
+        for stamp_ns, image in read_images(bag):
+            stamps.append(stamp_ns)
+            yield image
+
+    with open_bag(bag_path, topics=topics) as bag:
+        estimates = estimate_images(encoder, images(bag))
+    return replace(estimates, stamps_ns=np.asarray(stamps, dtype=np.int64))
+
+
+def estimate_images(encoder: Encoder, images: Iterable[NDArray[np.uint8]]) -> Estimates:
+    """Run a model over images, each uint8 [H, W, 3]; their numbers stand for stamps.
+
+    Raises:
+        ModelError: Images of another size than the model's.
+    """
     parts: list[tuple[NDArray[np.float32], ...]] = []
     pending: list[NDArray[np.uint8]] = []
 
@@ -96,15 +113,13 @@ def estimate_bag(encoder: Encoder, bag_path: Path, *, topics: Mapping[str, str] 
             parts.append(tuple(encoder.run(np.stack(pending))))
             pending.clear()
 
-    with open_bag(bag_path, topics=topics) as bag:
-        for stamp_ns, image in read_images(bag):
-            stamps.append(stamp_ns)
-            pending.append(image)
-            if len(pending) == BATCH:
-                flush()
+    for image in images:
+        pending.append(image)
+        if len(pending) == BATCH:
+            flush()
     flush()
     position, std, novelty = (np.concatenate(column).astype(np.float64) for column in zip(*parts, strict=True))
-    return Estimates(np.asarray(stamps, dtype=np.int64), position, std, novelty)
+    return Estimates(np.arange(len(position), dtype=np.int64), position, std, novelty)
 
 
 def evaluate(
@@ -123,16 +138,95 @@ def evaluate(
         ModelError: The model is of another robot.
     """
     arm = load_robot(encoder.info.robot) if robot is None else robot
+    _check_robot(encoder, arm)
+    with open_bag(bag_path, topics=topics) as bag:
+        in_sample = bag.content_hash() in encoder.info.bags
+    estimates = estimate_bag(encoder, bag_path, topics=topics)
+    return replace(compare(arm, estimates, bag_path, topics=topics), in_sample=in_sample)
+
+
+def evaluate_sim(
+    encoder: Encoder,
+    robot: Robot,
+    *,
+    n: int = 2000,
+    seed: int = 0,
+    poses: str = "uniform",
+    condition: str = "clean",
+) -> Evaluation:
+    """Run a model over pictures of fresh poses of the built-in simulator.
+
+    Args:
+        encoder: The model.
+        robot: The model's robot; its preset has a `sim` section.
+        n: Number of poses, at least two.
+        seed: Seed of poses and surroundings.
+        poses: How poses are drawn, see `sim.canonical.fresh_poses`.
+        condition: What the surroundings do, see `sim.nuisances.CONDITIONS`.
+
+    Raises:
+        ModelError: The model is of another robot or camera.
+        RopesError: Poses or condition are unknown, or fewer than two poses are asked for.
+        RuntimeSetupError: The simulator cannot run here.
+    """
+    from ropes_ros.sim.canonical import fresh_pictures, fresh_positions
+
+    _check_simulated(encoder, robot)
+    if n < 2:
+        raise RopesError(f"{n} poses are too few to evaluate on: take 2 or more")
+    truth = fresh_positions(robot, n, seed=seed, poses=poses)
+    estimates = estimate_images(encoder, fresh_pictures(robot, truth, seed=seed, condition=condition))
+    return _evaluation(robot, estimates, truth)
+
+
+def novelty_auroc(encoder: Encoder, robot: Robot, *, n: int = 500, seed: int = 0) -> dict[str, float]:
+    """How well a model's novelty tells disturbed pictures from clean ones of other poses, by kind of disturbance.
+
+    Args:
+        encoder: The model.
+        robot: The model's robot; its preset has a `sim` section.
+        n: Number of pictures of each kind, and of clean ones.
+        seed: Seed of poses and disturbances.
+
+    Returns:
+        Area under the ROC curve by kind, see `sim.novelty.novelty_frames`.
+
+    Raises:
+        ModelError: The model is of another robot or camera.
+        RuntimeSetupError: The simulator cannot run here.
+    """
+    from ropes_ros.sim.canonical import fresh_pictures, fresh_positions
+    from ropes_ros.sim.novelty import KINDS, novelty_frames
+
+    _check_simulated(encoder, robot)
+    positions = fresh_positions(robot, n, seed=seed + 1)
+    clean = estimate_images(encoder, fresh_pictures(robot, positions, seed=seed + 1)).novelty
+    return {
+        kind: auroc(clean, estimate_images(encoder, novelty_frames(robot, kind, n, seed)).novelty) for kind in KINDS
+    }
+
+
+def _check_simulated(encoder: Encoder, robot: Robot) -> None:
+    """Refuse a model of another robot or of another camera than the canonical sets'."""
+    from ropes_ros.sim.canonical import CAMERA_SIZE
+
+    _check_robot(encoder, robot)
+    if encoder.info.camera_size != CAMERA_SIZE:
+        (width, height), (sim_width, sim_height) = encoder.info.camera_size, CAMERA_SIZE
+        raise ModelError(
+            f"{encoder.path}: takes images of {width}x{height}, the simulator's are {sim_width}x{sim_height}; "
+            "evaluate it on a bag"
+        )
+
+
+def _check_robot(encoder: Encoder, arm: Robot) -> None:
+    """Refuse a robot other than the model's."""
     if (arm.name, arm.joint_names) != (encoder.info.robot, encoder.info.joint_names):
         raise ModelError(
             f"{encoder.path}: was trained for robot {encoder.info.robot!r} with joints "
             f"{', '.join(encoder.info.joint_names)}, not for {arm.name!r} with {', '.join(arm.joint_names)}; "
             "give --robot the preset of the model's robot"
         )
-    with open_bag(bag_path, topics=topics) as bag:
-        in_sample = bag.content_hash() in encoder.info.bags
-    estimates = estimate_bag(encoder, bag_path, topics=topics)
-    return replace(compare(arm, estimates, bag_path, topics=topics), in_sample=in_sample)
 
 
 def compare(
@@ -142,13 +236,17 @@ def compare(
     truth = load_truth(bag_path, estimates.stamps_ns, joint_names=robot.joint_names, topics=topics)
     covered = np.asarray(np.isfinite(truth).all(axis=1))
     estimates, truth = estimates.select(covered), truth[covered]
+    return replace(_evaluation(robot, estimates, truth), uncovered=int((~covered).sum()))
+
+
+def _evaluation(robot: Robot, estimates: Estimates, truth: NDArray[np.float64]) -> Evaluation:
+    """Estimates beside the truth [N, J] in rad."""
     within = {
         str(sigmas): coverage(estimates.position, estimates.std, truth, float(sigmas))
         for sigmas in (1, 2)
         if len(estimates.std)
     }
-    metrics = joint_metrics(robot, estimates.position, truth)
-    return Evaluation(estimates, truth, metrics, within, uncovered=int((~covered).sum()))
+    return Evaluation(estimates, truth, joint_metrics(robot, estimates.position, truth), within)
 
 
 def read_published(bag_path: Path, topic: str, joint_names: tuple[str, ...]) -> tuple[Estimates, NDArray[np.float64]]:

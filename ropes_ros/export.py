@@ -16,9 +16,8 @@ from ropes_ros import __version__
 from ropes_ros.encoder import INPUT, METADATA_KEY, OUTPUTS, SCHEMA_VERSION, Encoder, ModelInfo, file_sha256
 from ropes_ros.errors import ModelError, RuntimeSetupError, TrainingError
 from ropes_ros.framing import Region, area_weights
-from ropes_ros.learning.calibrate import Calibration
-from ropes_ros.learning.networks import LOG_STD_RANGE, AngleNet
-from ropes_ros.learning.train import load_checkpoint
+from ropes_ros.learning.calibrate import Calibrated, Calibration
+from ropes_ros.learning.checkpoint import load_checkpoint, load_net
 from ropes_ros.robot import Robot, load_robot
 
 OPSET = 17
@@ -30,22 +29,23 @@ class DeployedEncoder(nn.Module):
     """The whole way from a camera image to radians, as one graph.
 
     Args:
-        net: Trained network.
+        net: Trained network, of any kind in `ropes_ros.learning.networks`.
         calibration: Its constants.
         robot: Gives home, half ranges and limits.
         region: The part of the camera's image that the network sees.
     """
 
-    def __init__(self, net: AngleNet, calibration: Calibration, robot: Robot, region: Region) -> None:
+    def __init__(self, net: nn.Module, calibration: Calibration, robot: Robot, region: Region) -> None:
         super().__init__()
         self.net = net
+        self.sees_region = getattr(net, "sees_region", False)
         self.region = region
         width, height = net.image_size
         self.rows = _constant(area_weights(region.height, height))
         self.columns = _constant(area_weights(region.width, width).T)
         self.home, self.half_range = _constant(robot.home), _constant(robot.half_range)
         self.lower, self.upper = _constant(robot.lower), _constant(robot.upper)
-        self.log_scale = _constant(np.log(calibration.std_scale))
+        self.calibrated = Calibrated(calibration)
         self.feature_mean = _constant(calibration.feature_mean)
         self.feature_axes = _constant(calibration.feature_axes / calibration.novelty_reference)
 
@@ -55,12 +55,12 @@ class DeployedEncoder(nn.Module):
         part = image[:, top : top + height, left : left + width]
         planes = part.permute(0, 3, 1, 2).to(torch.float32)
         small = torch.round(self.rows @ planes @ self.columns) / 255.0
-        prediction = self.net(small)
-        position = self.home + self.half_range * prediction.angle
+        prediction = self.net(small, planes / 255.0) if self.sees_region else self.net(small)
+        angle, std = self.calibrated(prediction.angle, prediction.log_std)
+        position = self.home + self.half_range * angle
         position = torch.minimum(torch.maximum(position, self.lower), self.upper)
-        std = self.half_range * torch.exp((prediction.log_std + self.log_scale).clamp(min=LOG_STD_RANGE[0]))
         novelty = ((prediction.features - self.feature_mean) @ self.feature_axes).square().sum(dim=1).sqrt()
-        return position, std, novelty
+        return position, self.half_range * std, novelty
 
 
 def export(checkpoint: Path, model_dir: Path, *, robot: str | None = None) -> Path:
@@ -88,9 +88,8 @@ def export(checkpoint: Path, model_dir: Path, *, robot: str | None = None) -> Pa
             f"{checkpoint}: was trained on robot {frames['robot']!r} with joints {', '.join(frames['joint_names'])}; "
             f"{robot or arm.name!r} is another robot"
         )
-    config, calibration = content["config"], Calibration.from_dict(content["calibration"])
-    net = AngleNet(tuple(config["image_size"]), len(arm.joints), dropout=0.0)
-    net.load_state_dict(content["best"])
+    calibration = Calibration.from_dict(content["calibration"])
+    net = load_net(content)
     camera_size = (int(frames["camera_size"][0]), int(frames["camera_size"][1]))
     deployed = DeployedEncoder(net, calibration, arm, Region(*frames["region"])).eval()
     info = _describe(content, calibration, arm, camera_size)

@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -37,6 +37,24 @@ class Joint:
     max_acceleration: float
     home: float
     half_range: float
+
+
+class Chain(NamedTuple):
+    """Geometry of J joints, in the preset's order.
+
+    Attributes:
+        parents: Index of each joint's parent joint, -1 for the base.
+        placements: float64 [J, 4, 4], frame of each joint at q = 0 in that of its parent (the base link's for none).
+        twists: float64 [J, 6], motion of a joint in its own frame for each unit of q: linear in m, angular in rad.
+        tip_parent: Index of the joint that carries the tip link.
+        tip: float64 [4, 4], frame of the tip link in that joint's.
+    """
+
+    parents: tuple[int, ...]
+    placements: Array
+    twists: Array
+    tip_parent: int
+    tip: Array
 
 
 class Robot:
@@ -154,6 +172,29 @@ class Robot:
         to_base = self._base.rotation.T
         columns = jacobian[:, self._v_index]
         return np.vstack([to_base @ columns[:3], to_base @ columns[3:]])
+
+    def chain(self) -> Chain:
+        """The joints' geometry, from which forward kinematics can be written in any array library."""
+        data = self._model.createData()
+        ids = [self._model.getJointId(name) for name in self.joint_names]
+        rest = pinocchio.neutral(self._model)
+        pinocchio.forwardKinematics(self._model, data, rest)
+        still = [data.liMi[i].copy() for i in ids]
+        twists = np.empty((len(ids), 6))
+        for number, (i, column) in enumerate(zip(ids, self._q_index, strict=True)):
+            moved = rest.copy()
+            moved[column] = 1.0
+            pinocchio.forwardKinematics(self._model, data, moved)
+            twists[number] = pinocchio.log6(still[number].actInv(data.liMi[i])).vector
+        parents = tuple(ids.index(p) if (p := self._model.parents[i]) else -1 for i in ids)
+        base = self._base.inverse()
+        placements = np.stack(
+            [(base * place if parent < 0 else place).homogeneous for place, parent in zip(still, parents, strict=True)]
+        )
+        tip = self._model.frames[self._frame_id(self.tip_link)]
+        if tip.parentJoint == 0:
+            raise RobotError(f"{self._source}: tip_link '{self.tip_link}' is moved by no joint of the preset")
+        return Chain(parents, placements, twists, ids.index(tip.parentJoint), tip.placement.homogeneous)
 
     def _per_joint(self, values: npt.ArrayLike) -> Array:
         array = np.asarray(values, dtype=np.float64)

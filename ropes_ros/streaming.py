@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ropes_ros.densities import NONE
+from ropes_ros.errors import ScheduleError
 from ropes_ros.kinematics import Array, PiecewiseQuadratic, connect, shortest_time, stop
 from ropes_ros.motion import MISS, Motion
 from ropes_ros.regimes import RegimeState
@@ -105,8 +106,17 @@ class CommandStream:
         self.late = 0
 
     def start(self, now_ns: int, position: npt.ArrayLike | None = None) -> None:
-        """Begin: from now on the robot moves slowly from `position` [J] in rad (home when None) to the start."""
+        """Begin: from now on the robot moves slowly from `position` [J] in rad (home when None) to the start.
+
+        Raises:
+            ScheduleError: A position is infinite or not a number.
+        """
         p0 = self._robot.home if position is None else np.asarray(position, dtype=np.float64)
+        if not np.isfinite(p0).all():
+            wrong = [name for name, at in zip(self._robot.joint_names, p0, strict=True) if not np.isfinite(at)]
+            raise ScheduleError(
+                f"the robot's position is not a number for joint {', '.join(wrong)}: mend what measures it"
+            )
         p1, speed, acceleration = (
             self._robot.home,
             *(APPROACH_SHARE * limit for limit in (self._robot.max_velocity, self._robot.max_acceleration)),

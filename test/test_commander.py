@@ -194,7 +194,8 @@ def _configured(world: World, **parameters: Any) -> tuple[Any, bool]:
 
 
 def _active(world: World, **parameters: Any) -> Any:
-    node, configured = _configured(world, **parameters)
+    """An active commander, of a robot without joint states that is at home unless it is said otherwise."""
+    node, configured = _configured(world, **{"assume_home": True, **parameters})
     assert configured, world.log
     node.on_activate(None)
     return node
@@ -279,6 +280,57 @@ def test_the_robot_starts_from_where_joint_states_say(world: World, schedule_pat
     assert list(message.joint_names) == list(ROBOT.joint_names)
     assert np.allclose(message.points[0].positions, there)
     assert "joint_states" not in world.subscriptions
+
+
+def test_joint_states_may_come_in_parts_and_no_part_is_guessed(world: World, schedule_path: Path) -> None:
+    """Whatever is assumed of a robot without joint states: half a position is not at home."""
+    _active(world, schedule=str(schedule_path), assume_home=True)
+    there = ROBOT.denormalise(np.array([0.5, 0.5, -0.5, 0.2, -0.2, 0.9]))
+    sent = world.publishers["joint_command"].sent
+    states = world.subscriptions["joint_states"]
+    states(_joint_states(there[:4], ROBOT.joint_names[:4]))
+    world.run(1.0)
+    assert _diagnostics(world)["message"] == f"waiting for the position of joint {', '.join(ROBOT.joint_names[4:])} on joint_states"
+    world.run(60.0)
+    assert sent == [] and _diagnostics(world)["state"] == "waiting"
+    states(_joint_states(there[4:], ROBOT.joint_names[4:]))
+    world.run(1.0)
+    assert sent == []  # the first half is a minute old
+    states(_joint_states(there[:4], ROBOT.joint_names[:4]))
+    world.run(0.6)
+    assert np.allclose(sent[0].points[0].positions, there)
+
+
+def test_a_position_that_is_not_a_number_is_never_commanded(world: World, schedule_path: Path) -> None:
+    _active(world, schedule=str(schedule_path), assume_home=True)
+    there = ROBOT.denormalise(np.array([0.5, 0.5, -0.5, 0.2, -0.2, 0.9]))
+    sent = world.publishers["joint_command"].sent
+    states = world.subscriptions["joint_states"]
+    for wrong in (np.nan, np.inf):
+        broken = there.copy()
+        broken[1] = wrong
+        for _ in range(5):
+            states(_joint_states(broken))
+            world.run(1.0)
+        assert sent == []
+        assert _diagnostics(world)["message"] == f"waiting for the position of joint {ROBOT.joint_names[1]} on joint_states"
+        assert ("warning", f"joint_states: the position of joint {ROBOT.joint_names[1]} is {wrong}, which is not used") in world.log
+    states(_joint_states(there))
+    world.run(0.6)
+    assert np.allclose(sent[0].points[0].positions, there)
+
+
+def test_a_robot_without_joint_states_is_at_home_only_where_that_is_said(world: World, schedule_path: Path) -> None:
+    node = _active(world, schedule=str(schedule_path), assume_home=False)
+    world.run(30.0)
+    assert world.publishers["joint_command"].sent == []
+    assert "assume_home" in _diagnostics(world)["message"]
+    node.on_deactivate(None)
+    world.parameters["assume_home"] = True
+    node.on_activate(None)
+    world.run(3.0)
+    assert np.allclose(world.publishers["joint_command"].sent[0].points[0].positions, ROBOT.home)
+    assert any(kind == "warning" and "assume_home" in text for kind, text in world.log)
 
 
 @pytest.mark.parametrize("command_type", ["Float64MultiArray", "JointState"])

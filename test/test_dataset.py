@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
@@ -30,7 +31,7 @@ from synthetic import (
 
 from ropes_ros import dataset
 from ropes_ros.bags import TOPICS, BagWriter, open_bag
-from ropes_ros.dataset import FrameSet, load_frames, split_spans
+from ropes_ros.dataset import BagPixels, FrameSet, load_frames, split_spans
 from ropes_ros.errors import BagError, TrainingError
 from ropes_ros.framing import Region
 from ropes_ros.regimes import REACH_NS, Schedule
@@ -88,7 +89,7 @@ def assert_same(one: FrameSet, other: FrameSet) -> None:
         a, b = getattr(one, field.name), getattr(other, field.name)
         if isinstance(a, np.ndarray):
             assert a.dtype == b.dtype and np.array_equal(a, b), field.name
-        elif field.name != "bag_hash":
+        elif field.name not in ("bag_hash", "details"):
             assert a == b, field.name
 
 
@@ -277,6 +278,110 @@ def test_frames_are_sorted_by_stamp_and_duplicates_left_out(
     assert found.duplicates == 1
 
 
+def small(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Pictures [n, H, W, 3] resized as the cache's are."""
+    return np.stack([cv2.resize(image, SIZE, interpolation=cv2.INTER_AREA) for image in pixels])
+
+
+def test_pixels_read_back_from_the_bag_are_those_of_the_frames(frames: FrameSet) -> None:
+    assert isinstance(frames.details, BagPixels)
+    everything = np.arange(len(frames))
+    whole = frames.details.read(everything)
+    assert whole.shape == (400, frames.region.height, frames.region.width, 3)
+    assert np.array_equal(small(whole), frames.images)
+    for chosen in ([5, 6, 90], [91, 399], [0], [], [3, 200]):  # onwards, and back twice
+        assert np.array_equal(frames.details.read(np.array(chosen, dtype=np.int64)), whole[chosen])
+    for wrong in ([4, 3], [3, 3], [-1, 3], [399, 400]):
+        with pytest.raises(ValueError, match=r"increase within 0\.\.399"):
+            frames.details.read(np.array(wrong))
+
+
+def test_only_wanted_pixels_are_decoded_and_only_going_back_starts_again(
+    recorded: tuple[Path, Schedule], frames: FrameSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded: list[int] = []
+    opened: list[Path] = []
+    decode, opening = dataset.decode_image, dataset.open_bag
+
+    def decode_spy(cdr: bytes, compressed: bool, source: str) -> tuple[int, NDArray[np.uint8]]:
+        stamp_ns, image = decode(cdr, compressed, source)
+        decoded.append(int(np.searchsorted(frames.stamps_ns, stamp_ns)))
+        return stamp_ns, image
+
+    def open_spy(path: Path, **options: object) -> object:
+        opened.append(path)
+        return opening(path, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(dataset, "decode_image", decode_spy)
+    monkeypatch.setattr(dataset, "open_bag", open_spy)
+    details = BagPixels(recorded[0], TOPICS["image"], frames.stamps_ns, frames.camera_size, frames.region)
+    for chosen in ([7, 9], [10, 300], [301]):
+        details.read(np.array(chosen))
+    assert decoded == [7, 9, 10, 300, 301] and len(opened) == 1
+    details.read(np.array([8]))
+    assert decoded[5:] == [8] and len(opened) == 2
+
+
+def test_pixels_of_a_bag_out_of_order_are_those_of_the_first_of_equal_stamps(
+    tmp_path: Path, recorded: tuple[Path, Schedule]
+) -> None:
+    schedule = recorded[1]
+    first = START_NS + schedule.segments[0].start_ns
+    images = [
+        image_cdr(first + n, np.full((24, 32, 3), value, dtype=np.uint8))
+        for n, value in ((0, 0), (2, 20), (1, 10), (2, 99), (3, 30), (1, 88))
+    ]
+    found = load_frames(write_bag(tmp_path / "bag", schedule, images), size=SIZE, cache_dir=tmp_path / "cache")
+    assert found.details is not None
+    for chosen in ([0, 1], [2], [3], [1, 2], [0, 1, 2, 3]):
+        pixels = found.details.read(np.array(chosen))
+        assert pixels[:, 0, 0, 0].tolist() == [10 * n for n in chosen]
+
+
+def test_pixels_of_a_bag_that_has_changed_are_refused(
+    tmp_path: Path, recorded: tuple[Path, Schedule], frames: FrameSet
+) -> None:
+    cut = int(frames.stamps_ns[300])
+    bag = rewrite(
+        recorded[0],
+        tmp_path / "bag",
+        lambda topic, t, data: None if topic == TOPICS["image"] and t >= cut else data,
+    )
+    details = BagPixels(bag, TOPICS["image"], frames.stamps_ns, frames.camera_size, frames.region)
+    with pytest.raises(BagError, match=rf"bag: the image stamped {frames.stamps_ns[310]} ns is no longer there"):
+        details.read(np.array([0, 310, 320]))
+    assert np.array_equal(small(details.read(np.array([1]))), frames.images[[1]])
+    other = BagPixels(recorded[0], TOPICS["image"], frames.stamps_ns, (32, 24), frames.region)
+    with pytest.raises(BagError, match="change their size"):
+        other.read(np.array([0]))
+
+
+def test_reading_a_bag_holds_few_full_images_at_a_time(
+    tmp_path: Path, recorded: tuple[Path, Schedule], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[weakref.ref[NDArray[np.uint8]]] = []
+    most = 0
+    decode = dataset.decode_image
+
+    def spy(cdr: bytes, compressed: bool, source: str) -> tuple[int, NDArray[np.uint8]]:
+        nonlocal most
+        stamp_ns, image = decode(cdr, compressed, source)
+        seen.append(weakref.ref(image))
+        most = max(most, sum(reference() is not None for reference in seen))
+        return stamp_ns, image
+
+    monkeypatch.setattr(dataset, "decode_image", spy)
+    assert len(load_frames(recorded[0], size=SIZE, cache_dir=tmp_path)) == 400
+    assert 0 < most < 40
+
+
+def test_the_commanded_box_is_that_of_the_schedule(recorded: tuple[Path, Schedule], frames: FrameSet) -> None:
+    joints = recorded[1].joints
+    assert frames.home.tolist() == [joint.home for joint in joints] == [0.1, 0.1]
+    assert frames.half_range.tolist() == [joint.half_range for joint in joints] == [1.2, 1.2]
+    assert frames.description()["home"] == [0.1, 0.1] and frames.description()["half_range"] == [1.2, 1.2]
+
+
 def test_bags_that_cannot_be_learned_from_say_why(tmp_path: Path, recorded: tuple[Path, Schedule]) -> None:
     path, schedule = recorded
     cache = tmp_path / "cache"
@@ -296,9 +401,16 @@ def test_bags_that_cannot_be_learned_from_say_why(tmp_path: Path, recorded: tupl
         load_frames(write_bag(tmp_path / "changing", schedule, changing), size=SIZE, cache_dir=cache)
     with pytest.raises(BagError, match=r"images are 64x48, 128x96 was asked for"):
         load_frames(path, size=(128, 96), cache_dir=cache)
-    with pytest.raises(BagError, match=r"/joint_states is of type sensor_msgs/msg/JointState, not an image"):
+    with pytest.raises(BagError, match=r"/joint_states is of type sensor_msgs/msg/JointState, the image topic"):
         load_frames(path, size=SIZE, cache_dir=cache, topics={"image": "/joint_states"})
-    assert len(list(cache.iterdir())) == 1  # what the first bag left; failures leave nothing
+    with pytest.raises(BagError, match=r"/joint_states is of type .*, the regime topic is of diagnostic_msgs"):
+        load_frames(path, size=SIZE, cache_dir=cache, topics={"regime": "/joint_states"})
+    with pytest.raises(BagError, match=r"/camera/image_raw is of type sensor_msgs/msg/Image, the joint_states topic"):
+        load_truth(path, np.array([stamp]), topics={"joint_states": "/camera/image_raw"})
+    zero = write_bag(tmp_path / "zero", schedule, 7 * [image_cdr(0, pixels)])
+    with pytest.raises(BagError, match=r"none of its 1 frames is in a regime \(6 more images repeat a stamp"):
+        load_frames(zero, size=SIZE, cache_dir=cache)
+    assert len(list(cache.iterdir())) == 2  # what the bags that could be read left; failures leave nothing
 
 
 def test_the_schedule_must_be_the_one_that_was_commanded(

@@ -83,6 +83,7 @@ def test_a_signal_to_a_moving_commander_brakes_the_robot(
         "robot": str(folder / "robot" / "robot.yaml"),
         "schedule": str(folder / "schedule.yaml"),
         "command_type": command_type,
+        "assume_home": True,
     }
     watcher = Watcher(JointTrajectory if command_type == "JointTrajectory" else Float64MultiArray)
     try:

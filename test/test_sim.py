@@ -11,10 +11,14 @@ import pytest
 pytest.importorskip("mujoco")
 
 from ropes_ros.errors import RobotError, RuntimeSetupError
+from ropes_ros.motion import Trajectory
+from ropes_ros.regimes import make_schedule
 from ropes_ros.robot import Robot, load_robot
 from ropes_ros.sim.agenda import Agenda
 from ropes_ros.sim.arm import SimArm
 from ropes_ros.sim.commands import apply_command
+from ropes_ros.sim.following import Faults, follow
+from ropes_ros.sim.look import PLAIN, Look, Patch, Solid
 from ropes_ros.sim.scene import mujoco
 from ropes_ros.sim.trajectory import TrajectoryBuffer
 
@@ -217,6 +221,138 @@ def rendering_of(robot: Robot, seed: int) -> np.ndarray:
 def test_rendering_must_have_been_asked_for(robot):
     with pytest.raises(RuntimeSetupError, match="render=False"):
         SimArm(robot, render=False).render()
+
+
+# Surroundings of one picture
+
+
+def test_a_look_lasts_for_one_picture(robot, rendering):
+    rendering.set_positions(robot.home)
+    plain, place = rendering.render(), rendering.camera_pose()
+    everything = Look(
+        lamp_direction=np.array([1.0, 0.0, -1.0]),
+        lamp_rgb=np.array([0.6, 0.3, 0.1]),
+        ambient_rgb=np.full(3, 0.3),
+        bulb_position=np.array([0.0, -1.5, 1.0]),
+        bulb_rgb=np.array([0.1, 0.2, 0.4]),
+        table_rgb=np.array([0.1, 0.5, 0.1]),
+        camera_shift=np.array([0.02, 0.0, 0.0]),
+        camera_turn=np.array([0.0, 0.0, 0.02]),
+        solids=(Solid("box", np.full(3, 0.1), np.array([0.5, -0.3, 0.4]), np.eye(3), np.ones(3)),),
+        patches=(Patch(0, 0, np.full((8, 8, 3), 200, np.uint8), np.ones((8, 8), bool)),),
+    )
+    single = {name: getattr(everything, name) for name in Look._fields if name not in ("bulb_position", "bulb_rgb")}
+    single["bulb"] = None
+    for name, value in single.items():
+        bulb = {"bulb_position": everything.bulb_position, "bulb_rgb": everything.bulb_rgb}
+        changed = rendering.render(Look(**(bulb if name == "bulb" else {name: value})))
+        assert not np.array_equal(changed, plain), name
+        np.testing.assert_array_equal(rendering.render(), plain, err_msg=name)
+    for now, before in zip(rendering.camera_pose(), place, strict=True):
+        np.testing.assert_array_equal(now, before)
+
+
+def test_a_moved_camera_sees_what_a_camera_at_that_place_would(robot, rendering):
+    def middle(look: Look) -> np.ndarray:
+        """Mean row and column of the arm's coloured pixels."""
+        image = rendering.render(look).astype(int)
+        return np.argwhere(np.ptp(image, axis=-1) > 60).mean(axis=0)
+
+    rendering.set_positions(robot.home)
+    focal, angle = rendering.intrinsics()[0, 0], 0.02
+    plain = middle(PLAIN)
+    # Turned to the left about its upward axis, it sees everything f tan(angle) = 8.3 pixels further right.
+    turned = middle(Look(camera_turn=np.array([0.0, angle, 0.0])))
+    np.testing.assert_allclose(turned - plain, [0.0, focal * np.tan(angle)], atol=1.0)
+    # Moved up by 5 cm, it sees the arm, 1.6 to 2.4 m away, 9 to 13 pixels lower.
+    row, column = middle(Look(camera_shift=np.array([0.0, 0.05, 0.0]))) - plain
+    assert 8.7 < row < 13.0 and abs(column) < 1.0
+
+
+@pytest.mark.parametrize(
+    ("left", "top", "rows", "columns"),
+    [
+        (1, 1, (1, 3), (1, 4)),
+        (-2, -1, (0, 1), (0, 1)),
+        (5, 3, (3, 4), (5, 6)),
+        (9, 9, (0, 0), (0, 0)),
+        (-5, 0, (0, 0), (0, 0)),
+    ],
+)
+def test_patches_are_cut_off_at_the_pictures_edge(left, top, rows, columns):
+    picture = np.zeros((4, 6, 3), np.uint8)
+    mask = np.ones((2, 3), bool)
+    Patch(left, top, np.full((2, 3, 3), 9, np.uint8), mask).lay_over(picture)
+    expected = np.zeros((4, 6), bool)
+    expected[slice(*rows), slice(*columns)] = True
+    np.testing.assert_array_equal(picture[..., 0] == 9, expected)
+
+
+def test_a_patch_covers_only_its_mask():
+    picture = np.zeros((4, 4, 3), np.uint8)
+    Patch(-1, 0, np.full((2, 3, 3), 9, np.uint8), np.array([[1, 0, 1], [1, 1, 0]], bool)).lay_over(picture)
+    np.testing.assert_array_equal(picture[:2, :3, 0], [[0, 9, 0], [9, 0, 0]])
+
+
+# Following a schedule
+
+
+@pytest.fixture(scope="module")
+def schedule(robot):
+    return make_schedule(robot, duration_s=12.0, seed=1)
+
+
+def followed(robot, schedule, **faults) -> np.ndarray:
+    return follow(robot, schedule, frames=360, rate=30, faults=Faults(**{"sag": 0.0, **faults}), seed=0)
+
+
+def test_the_arm_lags_behind_its_schedule(robot, schedule):
+    reached = followed(robot, schedule)
+    times = np.arange(1, 361) / 30
+
+    def error(lag: float) -> float:
+        commanded = Trajectory(robot, schedule).positions_at(((times - lag) * SECOND).astype(np.int64))
+        return np.abs(reached - commanded).mean()
+
+    # Damping over stiffness is 15 ms for all joints, which is the lag behind a steady motion.
+    assert error(0.015) < 0.3 * error(0.0)
+    assert np.degrees(error(0.0)) < 1.0
+
+
+def test_sag_is_as_large_as_it_says_and_pulls_down(robot, schedule):
+    exact, sagging = (followed(robot, schedule, sag=sag) for sag in (0.0, 0.1))
+    deflection = sagging - exact
+    assert 0.05 < np.abs(deflection).max() <= 0.1 * 1.05  # the worst pose is found by sampling
+    assert np.abs(deflection[:, 0]).max() < 1e-9  # the first axis is upright
+    lower = robot.fk(sagging)[0][:, 2] < robot.fk(exact)[0][:, 2]
+    assert lower.mean() > 0.95
+
+
+def test_backlash_is_a_play_of_its_width(robot, schedule):
+    exact, loose = (followed(robot, schedule, backlash_rad=width) for width in (0.0, 0.04))
+    gap = loose - exact
+    assert np.abs(gap).max() <= 0.02 + 1e-12
+    moving = np.abs(np.diff(exact, axis=0)) > 0.012
+    assert (np.abs(np.abs(gap[1:][moving]) - 0.02) < 1e-9).mean() > 0.5  # dragged at the end of the play
+    still = (np.diff(loose, axis=0) == 0).mean()
+    assert still > 0.02  # and standing while the motor turns round
+
+
+def test_commands_left_out_leave_the_joint_where_it_was(robot, schedule):
+    exact, faulty = followed(robot, schedule), followed(robot, schedule, unexecuted=0.2)
+    segments = schedule.segment_ids_at((np.arange(1, 361) * SECOND / 30).astype(np.int64))
+    still, differing = set(), set()
+    for joint in range(6):
+        for segment in set(segments[:, joint].tolist()) - {-1}:
+            inside = np.flatnonzero(segments[:, joint] == segment)[-10:]  # by then the arm has come to rest
+            if np.ptp(faulty[inside, joint]) < 1e-3 < np.ptp(exact[inside, joint]):
+                still.add(segment)
+            if np.abs(faulty[inside, joint] - exact[inside, joint]).max() > 1e-3:
+                differing.add(segment)
+    assert len(still) == round(0.2 * len(schedule.segments)) == 5
+    assert differing == still  # by the end of the next segment, the joint has caught up
+    speed = np.abs(np.diff(faulty, axis=0)) * 30
+    assert (speed.max(axis=0) < 1.2 * robot.max_velocity).all()
 
 
 # Agenda

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from ropes_ros.errors import ScheduleError
 from ropes_ros.motion import Trajectory, WaypointMotion
 from ropes_ros.regimes import NONE, RegimeState, RegimeTimeline, Schedule, make_schedule
 from ropes_ros.robot import Robot, load_robot
@@ -208,6 +209,14 @@ def test_the_robot_is_first_moved_slowly_from_where_it_is(robot: Robot, schedule
     assert (np.abs(np.diff(positions[approach], axis=0)) / 0.01 <= 0.21 * robot.max_velocity).all()
     assert np.allclose(positions[approach][-1], robot.home, atol=1e-2)
     assert (_labels(controller, schedule, times[approach]) == -1).all()
+
+
+def test_a_position_that_is_not_a_number_is_refused(robot: Robot, schedule: Schedule) -> None:
+    for wrong in (np.nan, np.inf):
+        position = robot.home.copy()
+        position[2] = wrong
+        with pytest.raises(ScheduleError, match=f"not a number for joint {robot.joint_names[2]}"):
+            _stream(robot, schedule).start(NOW, position)
 
 
 def test_halting_brakes_and_takes_labels_back(robot: Robot, schedule: Schedule) -> None:

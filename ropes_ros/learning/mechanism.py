@@ -88,7 +88,8 @@ class MechanismLikelihood(nn.Module):
         """log P(level) of every frame and joint.
 
         Args:
-            angle: float [N, J], half ranges; beyond [-1, 1] the edge's value is taken.
+            angle: float [N, J], half ranges; beyond [-1, 1] the edge's value is taken. The look-up is done in the
+                table's precision, whatever that of the angle.
             log_std: float [N, J].
             labels: int64 [N, J], level index; -1 (no regime) gives 0.
 
@@ -97,6 +98,7 @@ class MechanismLikelihood(nn.Module):
         """
         joints, levels, steps, points = self.table.shape
         low, high = LOG_STD_RANGE
+        angle, log_std = angle.to(self.table.dtype), log_std.to(self.table.dtype)
         column = ((angle.clamp(-1.0, 1.0) + 1.0) * (0.5 * (points - 1))).clamp(0.0, points - 1.001)
         row = ((log_std - low) * ((steps - 1) / (high - low))).clamp(0.0, steps - 1.001)
         left, upper = column.detach().floor(), row.detach().floor()
@@ -112,5 +114,5 @@ class MechanismLikelihood(nn.Module):
     def forward(self, angle: Tensor, log_std: Tensor, labels: Tensor) -> Tensor:
         """Mean loss per labelled joint, in nats, plus a pull of angles back into [-1, 1]; a scalar."""
         labelled = (labels >= 0).sum().clamp(min=1)
-        outside = (angle.abs() - 1.0).clamp(min=0.0).square().mean()
+        outside = (angle.to(self.table.dtype).abs() - 1.0).clamp(min=0.0).square().mean()
         return -self.log_likelihood(angle, log_std, labels).sum() / labelled + outside

@@ -5,6 +5,7 @@ Commands go out ahead of time and end in a stop; see `ropes_ros.streaming`, whic
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Any
 
@@ -37,6 +38,9 @@ COMMAND_TYPES = {
 STREAM_HORIZON_NS = NANOSECONDS // 2
 """How far ahead labels reach where targets are sent one by one: what a label may be worth after a crash."""
 JOINT_STATES_WAIT_NS = 2 * NANOSECONDS
+"""How long joint states are waited for where the robot may be taken to be at home without them."""
+JOINT_STATES_AGE_NS = 2 * NANOSECONDS
+"""Age from which a measured position says no more where the joint is."""
 REGIME_DEPTH = 100
 """Regimes of several seconds go out at once; none may push another out before it is delivered."""
 GOODBYE = Duration(seconds=1.0)
@@ -88,10 +92,15 @@ class Commander(LifecycleNode):
                 False,
                 described("Begin only when somebody listens to ropes/regime too", read_only=True),
             ),
+            (
+                "assume_home",
+                False,
+                described("Take a robot without joint_states to be at home, rather than wait for them", read_only=True),
+            ),
         ):
             self.declare_parameter(name, default, descriptor)
         self._stream: CommandStream | None = None
-        self._position: npt.NDArray[np.float64] | None = None
+        self._measured: dict[str, tuple[int, float]] = {}
         self._asked_ns: int | None = None
         self._clockwork: list[Any] = []
         self._joint_states: Any = None
@@ -125,7 +134,8 @@ class Commander(LifecycleNode):
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Begin to wait for listeners, then to command."""
         super().on_activate(state)
-        self._stream = self._position = self._asked_ns = None
+        self._stream = self._asked_ns = None
+        self._measured = {}
         self._finished = False
         self._joint_states = self.create_subscription(
             JointState, "joint_states", self._on_joint_states, qos_profile_sensor_data
@@ -175,10 +185,27 @@ class Commander(LifecycleNode):
         return int(self.get_clock().now().nanoseconds)
 
     def _on_joint_states(self, message: JointState) -> None:
-        """Note where the robot is before the motion begins."""
-        measured = dict(zip(message.name, message.position, strict=False))
-        if all(name in measured for name in self._robot.joint_names):
-            self._position = np.array([measured[name] for name in self._robot.joint_names])
+        """Note where joints are before the motion begins; a message may hold some of them."""
+        now_ns = self._now()
+        for name, position in zip(message.name, message.position, strict=False):
+            if name not in self._robot.joint_names:
+                continue
+            if not math.isfinite(position):
+                self.get_logger().warning(
+                    f"joint_states: the position of joint {name} is {position}, which is not used",
+                    throttle_duration_sec=WAITING_LOG_S,
+                )
+            self._measured[name] = now_ns, float(position)
+
+    def _unknown(self, now_ns: int) -> list[str]:
+        """Joints whose position no recent joint state tells."""
+        return [
+            name
+            for name in self._robot.joint_names
+            if name not in self._measured
+            or now_ns - self._measured[name][0] > JOINT_STATES_AGE_NS
+            or not math.isfinite(self._measured[name][1])
+        ]
 
     def _missing(self, now_ns: int) -> str:
         """What has to be waited for; empty when nothing."""
@@ -190,7 +217,14 @@ class Commander(LifecycleNode):
             return "a recorder that listens to ropes/regime"
         if self._asked_ns is None:
             self._asked_ns = now_ns
-        if self._position is None and now_ns < self._asked_ns + JOINT_STATES_WAIT_NS:
+        unknown = self._unknown(now_ns)
+        if not unknown:
+            return ""
+        if self._measured:
+            return f"the position of joint {', '.join(unknown)} on joint_states"
+        if not self._value("assume_home"):
+            return "the robot's position on joint_states (assume_home does without, for a robot that is at home)"
+        if now_ns < self._asked_ns + JOINT_STATES_WAIT_NS:
             return "the robot's position on joint_states, for up to 2 s"
         return ""
 
@@ -224,8 +258,11 @@ class Commander(LifecycleNode):
 
     def _begin(self, now_ns: int) -> None:
         """Everybody listens: start from where the robot is."""
-        if self._position is None:
-            self.get_logger().info("no joint_states: the robot is taken to be at home")
+        position = None
+        if self._measured:
+            position = np.array([self._measured[name][1] for name in self._robot.joint_names])
+        else:
+            self.get_logger().warning("no joint_states: the robot is taken to be at home, as assume_home says")
         self._stream = CommandStream(
             self._robot,
             self._motion,
@@ -234,7 +271,7 @@ class Commander(LifecycleNode):
             point_ns=round(NANOSECONDS / self._value("point_rate")),
             streamed=self._streamed,
         )
-        self._stream.start(now_ns, self._position)
+        self._stream.start(now_ns, position)
         self.destroy_subscription(self._joint_states)
         self._joint_states = None
         self.get_logger().info(f"commanding {self._motion.duration_ns / NANOSECONDS:.0f} s")

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ropes_ros.errors import RuntimeSetupError
 from ropes_ros.robot import Robot
-from ropes_ros.sim.scene import CAMERA, RENDERING_HELP, build_model, mujoco
+from ropes_ros.sim.look import PLAIN, Look, Solid
+from ropes_ros.sim.scene import BULB, CAMERA, LAMP, RENDERING_HELP, TABLE, build_model, mujoco
 
 Array = npt.NDArray[np.float64]
 
@@ -50,6 +52,8 @@ class SimArm:
         joints = [self._model.joint(name) for name in robot.joint_names]
         self._q_index = np.array([joint.qposadr[0] for joint in joints])
         self._v_index = np.array([joint.dofadr[0] for joint in joints])
+        self._look = PLAIN
+        self._plain = _surroundings(self._model)
         self._renderer = None
         if render:
             try:
@@ -96,19 +100,81 @@ class SimArm:
         """Joint velocities (J,) in rad/s."""
         return np.array(self._data.qvel[self._v_index])
 
-    def render(self) -> npt.NDArray[np.uint8]:
+    def collides(self, q: npt.ArrayLike) -> bool:
+        """Whether the arm touches itself or the table at q (J,) in rad."""
+        data = mujoco.MjData(self._model)
+        data.qpos[self._q_index] = q
+        mujoco.mj_kinematics(self._model, data)
+        mujoco.mj_comPos(self._model, data)
+        mujoco.mj_collision(self._model, data)
+        return bool(data.ncon)
+
+    def deflections(self, q: Array) -> Array:
+        """How far gravity would push the joints at positions q (N, J) in rad if nothing compensated the links' weight.
+
+        Returns:
+            Gravity's torque over the controller's stiffness, (N, J) in rad.
+        """
+        data = mujoco.MjData(self._model)
+        stiffness = self._model.actuator_gainprm[:, 0]
+        torque = np.empty(self._model.nv)
+        result = np.empty(q.shape)
+        for row, position in zip(result, q, strict=True):
+            data.qpos[self._q_index] = position
+            mujoco.mj_kinematics(self._model, data)
+            mujoco.mj_comPos(self._model, data)
+            mujoco.mj_rne(self._model, data, 0, torque)
+            row[:] = -torque[self._v_index] / stiffness
+        return result
+
+    def render(self, look: Look = PLAIN) -> npt.NDArray[np.uint8]:
         """The camera's picture of the present state: uint8 (H, W, 3) RGB, a new array.
+
+        Args:
+            look: How the surroundings look in this picture; `camera_pose` tells of the camera's own place alone.
 
         Raises:
             RuntimeSetupError: The arm was made with render=False.
         """
         if self._renderer is None:
             raise RuntimeSetupError("this SimArm was made with render=False")
+        if look is not self._look:
+            self._apply(look)
         mujoco.mj_kinematics(self._model, self._data)
         mujoco.mj_camlight(self._model, self._data)
         self._renderer.update_scene(self._data, CAMERA)
+        for solid in look.solids:
+            _add_solid(self._renderer.scene, solid)
         image: npt.NDArray[np.uint8] = self._renderer.render()
+        for patch in look.patches:
+            patch.lay_over(image)
         return image
+
+    def _apply(self, look: Look) -> None:
+        """Set the model's surroundings."""
+        self._look = look
+        model, plain = self._model, self._plain
+        lamp, bulb, camera = model.light(LAMP), model.light(BULB), model.camera(CAMERA)
+        lamp.dir[:] = plain["lamp_direction"]
+        if look.lamp_direction is not None:
+            lamp.dir[:] = look.lamp_direction / np.linalg.norm(look.lamp_direction)
+        lamp.diffuse[:] = plain["lamp_rgb"] if look.lamp_rgb is None else look.lamp_rgb
+        ambient = plain["ambient_rgb"] if look.ambient_rgb is None else look.ambient_rgb
+        model.vis.headlight.ambient[:] = ambient
+        bulb.active[:] = look.bulb_position is not None
+        if look.bulb_position is not None:
+            bulb.pos[:] = look.bulb_position
+            bulb.dir[:] = -look.bulb_position / np.linalg.norm(look.bulb_position)
+        if look.bulb_rgb is not None:
+            bulb.diffuse[:] = look.bulb_rgb
+        model.geom(TABLE).rgba[:3] = plain["table_rgb"] if look.table_rgb is None else look.table_rgb
+        rotation = np.empty(9)
+        mujoco.mju_quat2Mat(rotation, plain["camera_quat"])
+        shift = np.zeros(3) if look.camera_shift is None else look.camera_shift
+        camera.pos[:] = plain["camera_position"] + rotation.reshape(3, 3) @ shift
+        camera.quat[:] = plain["camera_quat"]
+        if look.camera_turn is not None:
+            mujoco.mju_quatIntegrate(camera.quat, look.camera_turn, 1.0)
 
     def intrinsics(self) -> Array:
         """Camera matrix (3, 3) in pixels of a pinhole without distortion; pixel centres are whole numbers."""
@@ -119,13 +185,38 @@ class SimArm:
 
     def camera_pose(self) -> tuple[Array, Array]:
         """Position (3,) in m and quaternion (4,) xyzw of the optical frame (z forward, x right) in the base."""
-        camera = self._model.camera(CAMERA)
-        w, x, y, z = camera.quat
+        w, x, y, z = self._plain["camera_quat"]
         # Half a turn about the camera's x axis takes MuJoCo's axes (y up, z backward) to the optical ones.
-        return np.array(camera.pos), np.array([w, z, -y, -x])
+        return self._plain["camera_position"].copy(), np.array([w, z, -y, -x])
 
     def close(self) -> None:
         """Release the OpenGL context."""
         if self._renderer is not None:
             self._renderer.close()
             self._renderer = None
+
+
+def _surroundings(model: Any) -> dict[str, Array]:
+    """Copies of all that a Look can change."""
+    lamp, camera = model.light(LAMP), model.camera(CAMERA)
+    return {
+        "lamp_direction": np.array(lamp.dir),
+        "lamp_rgb": np.array(lamp.diffuse),
+        "ambient_rgb": np.array(model.vis.headlight.ambient),
+        "table_rgb": np.array(model.geom(TABLE).rgba[:3]),
+        "camera_position": np.array(camera.pos),
+        "camera_quat": np.array(camera.quat),
+    }
+
+
+def _add_solid(scene: Any, solid: Solid) -> None:
+    """Add a body to what is drawn next."""
+    mujoco.mjv_initGeom(
+        scene.geoms[scene.ngeom],
+        getattr(mujoco.mjtGeom, f"mjGEOM_{solid.shape.upper()}"),
+        solid.size,
+        solid.position,
+        solid.rotation.ravel(),
+        np.append(solid.rgb, 1.0).astype(np.float32),
+    )
+    scene.ngeom += 1

@@ -29,7 +29,9 @@ except (ImportError, AttributeError, OSError, RuntimeError) as error:
 
 Array = npt.NDArray[np.float64]
 
-CAMERA = "camera"
+CAMERA, TABLE, LAMP, BULB = "camera", "table", "lamp", "bulb"
+CAMERA_KEYS = {"position": 3, "look_at": 3, "fovy": 1}
+"""Keys of a preset's `sim.camera` and how many numbers each holds."""
 _TABLE_SIZE = 8.0  # m, half the edge
 
 
@@ -50,9 +52,9 @@ def build_model(robot: Robot, width: int, height: int, timestep: float, seed: in
     Raises:
         RobotError: The preset has no or a malformed `sim` section, or MuJoCo refuses the URDF.
     """
-    camera = _section(robot, "camera", {"position": 3, "look_at": 3, "fovy": 1})
+    camera = section(robot, "camera", CAMERA_KEYS)
     count = len(robot.joints)
-    actuators = _section(robot, "actuators", {"stiffness": count, "damping": count})
+    actuators = section(robot, "actuators", {"stiffness": count, "damping": count})
     try:
         spec = mujoco.MjSpec.from_file(str(robot.urdf_path))
         base = spec.body(robot.base_link)
@@ -113,27 +115,40 @@ def optical_rotation(position: Array, look_at: Array) -> Array:
 
 
 def _add_surroundings(spec: Any, seed: int) -> None:
-    """Add a table that fills the view and a lamp without shadows; the seed draws tint and direction."""
+    """Add a table that fills the view, a lamp without shadows and a bulb that is off; the seed draws tint and light."""
     rng = np.random.default_rng(seed)
     spec.worldbody.add_geom(
-        name="table",
+        name=TABLE,
         type=mujoco.mjtGeom.mjGEOM_BOX,  # a plane would be drawn in many more pieces
         size=[_TABLE_SIZE, _TABLE_SIZE, 0.05],
         pos=[0.0, 0.0, -0.05],
         rgba=[*rng.uniform(0.25, 0.28, 3), 1.0],
     )
     spec.worldbody.add_light(
-        name="lamp",
+        name=LAMP,
         type=mujoco.mjtLightType.mjLIGHT_DIRECTIONAL,
         dir=np.array([-0.4, 0.3, -0.85]) + rng.uniform(-0.05, 0.05, 3),
         diffuse=[0.45, 0.45, 0.45],
         specular=[0.0, 0.0, 0.0],
         castshadow=False,
     )
+    spec.worldbody.add_light(
+        name=BULB,
+        type=mujoco.mjtLightType.mjLIGHT_SPOT,  # of mjLIGHT_POINT, MuJoCo 4.0's renderer shows nothing
+        cutoff=90.0,
+        exponent=0.0,
+        active=False,
+        specular=[0.0, 0.0, 0.0],
+        castshadow=False,
+    )
 
 
-def _section(robot: Robot, name: str, lengths: Mapping[str, int]) -> dict[str, Array]:
-    """A part of the preset's `sim` section: each key a list of so many numbers (or one number)."""
+def section(robot: Robot, name: str, lengths: Mapping[str, int]) -> dict[str, Array]:
+    """A part of the preset's `sim` section: each key a list of so many numbers (or one number).
+
+    Raises:
+        RobotError: The part is missing or malformed.
+    """
     sim = robot.preset.get("sim")
     entries = sim.get(name) if isinstance(sim, Mapping) else None
     if not isinstance(entries, Mapping):

@@ -1,0 +1,109 @@
+"""`ropes bench`: the table of methods, bounds and baselines, and the check of the committed models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ropes_ros.cli.output import Json, console, in_words, print_json, print_table
+
+if TYPE_CHECKING:
+    from ropes_ros.bench.runner import Event
+    from ropes_ros.bench.targets import Judged
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Measure: every method in one table, or the committed models against their targets.",
+)
+
+Jobs = Annotated[int, typer.Option(min=1, help="Processes at a time, of one thread each.")]
+Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for cells, models, data and the page.")]
+
+
+@app.command()
+def accuracy(
+    quick: Annotated[bool, typer.Option("--quick", help="A check that all runs, in some ten minutes.")] = False,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(metavar="GROUP/ROW", help="Run only rows that fit, for example 'headline/*'; may be repeated."),
+    ] = None,
+    jobs: Jobs = 2,
+    out: Out = Path("out/bench"),
+    as_json: Json = False,
+) -> None:
+    """Train and judge every method on the same frames; what is done is not done again."""
+    from ropes_ros.bench.cells import write_json
+    from ropes_ros.bench.groups import groups, wanted
+    from ropes_ros.bench.page import write_page
+    from ropes_ros.bench.runner import run_cells
+    from ropes_ros.bench.summary import JSON_FILE, document
+
+    budget = "quick" if quick else "full"
+    tables = groups(budget)
+    cells = wanted(tables, tuple(only or ()))
+    try:
+        failed = run_cells(cells, out, jobs=jobs, on_event=None if as_json else _say)
+    except KeyboardInterrupt:
+        console.print("interrupted; what is done is kept, run it again to go on")
+        raise typer.Exit(130) from None
+    content = document(out, tables, budget)
+    write_json(out / JSON_FILE, content)
+    page = write_page(out, tables, budget)
+    if as_json:
+        print_json(content)
+    else:
+        console.print(f"{len(cells) - failed} of {len(cells)} cells done; written: {out / JSON_FILE}, {page}")
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def verify(
+    train: Annotated[bool, typer.Option("--train", help="Train the models anew first, which takes hours.")] = False,
+    models: Annotated[Path, typer.Option(help="The list of models.")] = Path("benchmarks/models.yaml"),
+    jobs: Jobs = 2,
+    bench: Annotated[Path, typer.Option(help="With --train: the bench's folder.")] = Path("out/bench"),
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for accuracy.json.")] = Path("out/verify"),
+    as_json: Json = False,
+) -> None:
+    """Evaluate the committed models on 2,000 fresh poses, and compare them with the targets."""
+    from ropes_ros.bench.verify import read_list, retrain
+    from ropes_ros.bench.verify import verify as verify_models
+
+    listed = read_list(models)
+    if train:
+        retrain(listed, bench, jobs=jobs, on_event=None if as_json else _say)
+    judged = verify_models(listed, out)
+    missed = sum(entry.reached is False for entry in judged)
+    if as_json:
+        print_json({"missed": missed, "targets": [_plain(entry) for entry in judged]})
+    else:
+        rows = [_judged_row(entry) for entry in judged]
+        print_table(["models", "test", "figure", "target", "measured", ""], rows)
+        console.print(f"{missed} targets missed; written: {out / 'accuracy.json'}")
+    if missed:
+        raise typer.Exit(1)
+
+
+def _say(event: Event) -> None:
+    """One line at the end of a cell."""
+    what = f"failed: {event.message}" if event.message else "done"
+    console.print(f"{event.done}/{event.total} {event.cell.name}: {what} ({in_words(event.seconds)})", markup=False)
+
+
+def _plain(entry: Judged) -> dict[str, object]:
+    return {**entry.target._asdict(), "measured": entry.measured, "bounds": entry.bounds, "reached": entry.reached}
+
+
+def _judged_row(entry: Judged) -> tuple[str, ...]:
+    target, (least, most) = entry.target, entry.bounds
+    bounds = " ".join(
+        f"{sign} {bound:.4g}" for sign, bound in ((">=", least), ("<=", most)) if bound is not None
+    )
+    measured = "" if entry.measured is None else f"{entry.measured:.4g}"
+    verdict = {True: "pass", False: "MISS", None: "not measured"}[entry.reached]
+    return target.row, target.test, target.metric, bounds, measured, verdict

@@ -1,0 +1,99 @@
+"""The file that training leaves: how it is written, read, and turned into a network again."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ropes_ros.errors import TrainingError
+from ropes_ros.learning import networks
+
+CHECKPOINT_VERSION = 2
+CHECKPOINT_FILE = "checkpoint.pt"
+
+
+def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
+    """Write a checkpoint next to its place and move it there, so that a killed run leaves the last whole one.
+
+    Args:
+        path: The file.
+        content: Tensors and plain values; the version is added.
+
+    Raises:
+        TrainingError: It cannot be written.
+    """
+    temporary = path.with_suffix(".partial")
+    try:
+        torch.save({"version": CHECKPOINT_VERSION, **content}, temporary)
+        os.replace(temporary, path)
+    except (OSError, RuntimeError) as error:  # torch tells a full disk as a RuntimeError
+        raise TrainingError(f"{path}: cannot be written ({error}); make room or choose another folder") from None
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint (tensors and plain values only, so that a foreign file cannot run code).
+
+    Raises:
+        TrainingError: Missing, damaged, or of another version.
+    """
+    try:
+        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise TrainingError(f"{path}: no such checkpoint; run `ropes train` first") from None
+    except Exception as error:
+        raise TrainingError(f"{path}: cannot be read as a checkpoint ({type(error).__name__}); train again") from None
+    if not isinstance(content, dict) or content.get("version") != CHECKPOINT_VERSION:
+        raise TrainingError(f"{path}: not a checkpoint of version {CHECKPOINT_VERSION}; train again")
+    return content
+
+
+def load_net(content: dict[str, Any]) -> nn.Module:
+    """The network of a checkpoint with the weights that were kept, on the CPU, in evaluation mode.
+
+    Args:
+        content: What `load_checkpoint` gave.
+    """
+    net = networks.build(content["architecture"])
+    net.load_state_dict(content["best"])
+    return net.eval()
+
+
+def encoder_of(content: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Architecture and kept weights of the network that was trained, without the alignment put about it at the end.
+
+    Args:
+        content: What `load_checkpoint` gave.
+    """
+    architecture, weights = content["architecture"], content["best"]
+    if architecture["kind"] == "aligned":
+        inner = "inner."
+        weights = {name.removeprefix(inner): value for name, value in weights.items() if name.startswith(inner)}
+        architecture = architecture["inner"]
+    return architecture, weights
+
+
+def find_checkpoint(start: Path) -> Path:
+    """The checkpoint to start from.
+
+    Args:
+        start: A checkpoint, or a model folder or model.onnx with `checkpoint.pt` beside the model.
+
+    Raises:
+        TrainingError: There is none.
+    """
+    if start.suffix == ".onnx":
+        start = start.parent
+    if start.is_dir():
+        if not (start / CHECKPOINT_FILE).is_file():
+            raise TrainingError(
+                f"{start}: holds no {CHECKPOINT_FILE}, without which training cannot start from this model: copy the "
+                "checkpoint that it was exported from there, or name that file"
+            )
+        return start / CHECKPOINT_FILE
+    if not start.is_file():
+        raise TrainingError(f"{start}: no such model or checkpoint to start from; name one that `ropes train` wrote")
+    return start
