@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,10 +35,17 @@ from ropes_ros.processes import Processes, has_ros, node_command
 from ropes_ros.regimes import Schedule, make_schedule
 from ropes_ros.robot import Robot, load_robot
 
+if TYPE_CHECKING:
+    from ropes_ros.evaluation import Estimates
+
 ESTIMATE_TOPIC = "/estimator/joint_states"
 READY_SECONDS = 60.0
 SILENCE_SECONDS = 60.0
 SAMPLES = 6
+NOVELTY_LIMIT = 1.5
+"""Novelty above which the estimator publishes nothing."""
+COUNTERS = ("received", "published", "novel", "skipped", "rejected", "out_of_order", "from_future")
+"""What the estimator counts of the frames it was offered."""
 MARKER = ".ropes_demo"
 """File that marks a folder as a demo's own, whose content the next demo may replace."""
 VERSIONS = ("numpy", "torch", "onnxruntime", "mujoco", "opencv-python", "cyclonedds", "rosbags", "mcap", "pin")
@@ -164,9 +171,9 @@ def run_demo(config: DemoConfig, console: Console) -> dict[str, Any]:
         _stage(console, 3, "export", "ONNX, checked against torch")
         model = _export(training, out)
         _stage(console, 4, "estimate live", f"{config.live_s:.0f} s of motion never commanded before, real time")
-        _live(config, model, monitor, console)
+        counters = _live(config, model, monitor, console)
     _stage(console, 5, "report", str(out / "report.html"))
-    figures = _report(config, robot, schedule, training)
+    figures = _report(config, robot, schedule, training, counters)
     _print_figures(figures, console)
     return figures
 
@@ -323,15 +330,21 @@ def _export(training: Any, out: Path) -> Path:
     return export(training.checkpoint, out / "model")
 
 
-def _live(config: DemoConfig, model: Path, monitor: Monitor, console: Console) -> None:
-    """Simulated arm at real time, estimator, recorder, and a motion that no training frame shows."""
+def _live(config: DemoConfig, model: Path, monitor: Monitor, console: Console) -> dict[str, int]:
+    """Simulated arm at real time, estimator, recorder, and a motion that no training frame shows.
+
+    Returns:
+        What the estimator said last of its frames, by `COUNTERS`, from its start on.
+    """
     monitor.forget()
     common = {"robot": config.robot}
     with Processes() as processes, _bar(console, "estimates published") as show:
         stage = _Stage(processes, config.out / "logs")
         stage.start("sim_arm", {**_sim_parameters(config), "seed": config.seed + 1}, "live_sim")
         stage.until(lambda: monitor.publishers("/camera/image_raw") > 0, "the simulated camera's start")
-        stage.start("estimator", {**common, "model": str(model)}, "live_estimator")
+        stage.start(
+            "estimator", {**common, "model": str(model), "novelty_limit": NOVELTY_LIMIT}, "live_estimator"
+        )
         stage.until(lambda: int(monitor.value("estimator", "published", "0")) > 0, "the first estimate")
         extra = [f"{ESTIMATE_TOPIC}:sensor_msgs/msg/JointState"]
         stage.start(
@@ -348,9 +361,12 @@ def _live(config: DemoConfig, model: Path, monitor: Monitor, console: Console) -
             time.sleep(0.2)
         for name in ("commander", "recorder", "estimator", "sim_arm"):
             stage.stop(name)
+    return {name: int(monitor.value("estimator", name, "0")) for name in COUNTERS}
 
 
-def _report(config: DemoConfig, robot: Robot, schedule: Schedule, training: Any) -> dict[str, Any]:
+def _report(
+    config: DemoConfig, robot: Robot, schedule: Schedule, training: Any, counters: Mapping[str, int]
+) -> dict[str, Any]:
     from ropes_ros.encoder import load_encoder
     from ropes_ros.evaluation import compare, estimate_bag, read_images, read_published
     from ropes_ros.motion import Trajectory
@@ -361,12 +377,14 @@ def _report(config: DemoConfig, robot: Robot, schedule: Schedule, training: Any)
     live = config.out / "live"
     published, delays = read_published(live, ESTIMATE_TOPIC, robot.joint_names)
     start_ns = _first_command(live)
-    moving = (published.stamps_ns >= start_ns) & (published.stamps_ns < start_ns + int(config.live_s * 1e9))
+    end_ns = start_ns + int(config.live_s * 1e9)
+    moving = (published.stamps_ns >= start_ns) & (published.stamps_ns < end_ns)
     if moving.sum() < 2:
         raise RopesError(f"{live}: the estimator published nothing while the arm moved; see {config.out / 'logs'}")
     estimates = published.select(moving)
     evaluation = compare(robot, estimates, live)
     single = estimate_bag(load_encoder(config.out / "model", robot=config.robot), live)
+    offered = single.select((single.stamps_ns >= start_ns) & (single.stamps_ns < end_ns))
     per_frame = compare(robot, single.select(np.isin(single.stamps_ns, estimates.stamps_ns)), live)
     with open_bag(config.out / "record") as bag:
         header = bag.header
@@ -381,7 +399,8 @@ def _report(config: DemoConfig, robot: Robot, schedule: Schedule, training: Any)
         "joint_mae_deg": metrics.mae_deg.tolist(),
         "mean_joint_mae_deg": metrics.mean_mae_deg,
         "tip_error_mm_median": metrics.tip_error_mm_median,
-        "estimates_published": int(moving.sum()),
+        **account(offered, estimates.stamps_ns),
+        "estimator_counters": dict(counters),
         "estimate_latency_ms_p50": float(np.percentile(delays[moving], 50)),
         "estimate_latency_ms_p99": float(np.percentile(delays[moving], 99)),
         "coverage_1_std": per_frame.coverage["1"].tolist(),
@@ -420,6 +439,29 @@ def _report(config: DemoConfig, robot: Robot, schedule: Schedule, training: Any)
     return figures
 
 
+def account(offered: Estimates, published_ns: NDArray[np.int64]) -> dict[str, int]:
+    """What became of the frames that the camera offered while the arm moved.
+
+    Args:
+        offered: The model's estimates of all frames that were recorded then; what was published is one of them or was
+            seen by the estimator alone.
+        published_ns: Stamps of the estimates that were published live, int64 [N].
+
+    Returns:
+        Numbers of frames: `frames_offered`; of these `estimates_published`; of the others `frames_novel`, which the
+        estimator keeps silent about, and `frames_lost`, which it skipped for a newer one, or which it, or whose
+        estimate the recorder, never received.
+    """
+    silent = ~np.isin(offered.stamps_ns, published_ns)
+    novel = silent & ~(offered.novelty <= NOVELTY_LIMIT)
+    return {
+        "frames_offered": len(np.union1d(offered.stamps_ns, published_ns)),
+        "estimates_published": len(published_ns),
+        "frames_novel": int(novel.sum()),
+        "frames_lost": int((silent & ~novel).sum()),
+    }
+
+
 def _first_command(live: Path) -> int:
     """Time of the first command in nanoseconds."""
     with open_bag(live) as bag:
@@ -455,6 +497,10 @@ def _print_figures(figures: Mapping[str, Any], console: Console) -> None:
         "mean joint error": f"{figures['mean_joint_mae_deg']:.1f} deg",
         "per joint": ", ".join(f"{value:.1f}" for value in figures["joint_mae_deg"]) + " deg",
         "median tip error": f"{figures['tip_error_mm_median']:.0f} mm",
+        "frames offered": (
+            f"{figures['frames_offered']}: {figures['estimates_published']} published, of which the figures above "
+            f"speak, {figures['frames_novel']} novel, {figures['frames_lost']} skipped or lost"
+        ),
         "latency p50 / p99": (
             f"{figures['estimate_latency_ms_p50']:.1f} / {figures['estimate_latency_ms_p99']:.1f} ms "
             "(image stamp to receipt of the estimate)"

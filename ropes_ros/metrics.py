@@ -5,6 +5,7 @@ For evaluation only. What asks of latents whether they are the angles at all is 
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -12,12 +13,19 @@ from numpy.typing import ArrayLike, NDArray
 
 from ropes_ros.robot import Robot
 
+STILL_SHARE = 1e-3
+"""A joint whose standard deviation is a smaller share of its half range stands still."""
+_ROUNDING = 1e-12
+"""Numbers that differ by a smaller share of the largest are equal."""
 _STILL = 1e-9
 """A link whose origin moves by less than this (m/rad, per joint) stands still."""
 
 
 class JointMetrics(NamedTuple):
     """Errors of N estimates of J joints.
+
+    A joint that stands still (standard deviation below `STILL_SHARE` of its half range) has nothing to explain: its
+    correlation is not a number, and `mcc` and `r2` are means over the joints that move, not a number without any.
 
     Attributes:
         mcc: Mean over joints of Pearson's |correlation| between estimate and truth, each joint compared with itself
@@ -68,11 +76,14 @@ def joint_metrics(robot: Robot, estimate: NDArray[np.floating], truth: NDArray[n
     centred_guess, centred_real = guess - guess.mean(axis=0), real - real.mean(axis=0)
     scale = np.sqrt((centred_guess**2).sum(axis=0) * (centred_real**2).sum(axis=0))
     correlation = np.abs((centred_guess * centred_real).sum(axis=0)) / np.maximum(scale, 1e-300)
+    moving = real.std(axis=0) > STILL_SHARE * robot.half_range
+    correlation[~moving] = np.nan
+    explained = r2(guess[:, moving], real[:, moving])
     mae = np.degrees(np.abs(guess - real).mean(axis=0))
     tip = 1000.0 * np.linalg.norm(robot.fk(guess)[0] - robot.fk(real)[0], axis=-1)
     return JointMetrics(
-        float(correlation.mean()),
-        float(r2(guess, real).mean()),
+        float(correlation[moving].mean()) if moving.any() else math.nan,
+        float(explained.mean()) if moving.any() else math.nan,
         correlation,
         mae,
         float(mae.mean()),
@@ -89,14 +100,16 @@ def r2(estimate: NDArray[np.floating], truth: NDArray[np.floating]) -> NDArray[n
         truth: float [N, J], the same unit.
 
     Returns:
-        float64 [J]: 1 for an exact estimate, 0 for one as good as the mean of the truth, negative for a worse one.
+        float64 [J]: 1 for an exact estimate, 0 for one as good as the mean of the truth, negative for a worse one; not
+        a number where the truth is one number up to rounding.
 
     Raises:
         ValueError: Shapes differ, or fewer than two rows.
     """
     guess, real = _pair(estimate, truth)
     spread = ((real - real.mean(axis=0)) ** 2).sum(axis=0)
-    explained: NDArray[np.float64] = 1.0 - ((guess - real) ** 2).sum(axis=0) / np.maximum(spread, 1e-300)
+    still = np.ptp(real, axis=0) <= _ROUNDING * np.abs(real).max(axis=0)
+    explained: NDArray[np.float64] = 1.0 - ((guess - real) ** 2).sum(axis=0) / np.where(still, np.nan, spread)
     return explained
 
 

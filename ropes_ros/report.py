@@ -80,7 +80,7 @@ def write_report(
     frames = _sample_sheet(robot, samples, camera)
     frames.savefig(path.with_name("frames.png"), dpi=100, bbox_inches="tight")
     sections = [
-        ("Fresh motion, estimated live", _table(figures)),
+        ("Fresh motion, estimated live", _table(figures) + _losses(figures)),
         (
             "Frames with the estimated arm drawn over them",
             _embed(frames, "white: forward kinematics of the estimate"),
@@ -128,6 +128,19 @@ def _table(figures: dict[str, Any]) -> str:
         f"<tr><td>{html.escape(key)}</td><td>{html.escape(shown(value))}</td></tr>" for key, value in figures.items()
     )
     return f"<table>{rows}</table>"
+
+
+def _losses(figures: dict[str, Any]) -> str:
+    """What became of the frames whose estimates are missing from the figures."""
+    counters = figures["estimator_counters"]
+    return (
+        f"<p class='note'>Accuracy is that of published frames: {figures['estimates_published']} of the "
+        f"{figures['frames_offered']} frames that the camera offered while the arm moved. "
+        f"{figures['frames_novel']} were novel, so that nothing was published; {figures['frames_lost']} were skipped "
+        "or lost on the way. The estimator itself counted, from its start to its end, "
+        f"{counters['received']} frames received, {counters['published']} published, {counters['novel']} novel and "
+        f"{counters['skipped']} skipped for a newer one.</p>"
+    )
 
 
 def _uncertainty(robot: Robot, per_frame: Evaluation) -> str:

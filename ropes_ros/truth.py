@@ -38,7 +38,8 @@ def load_truth(
         float64 [N, J] in radians.
 
     Raises:
-        BagError: No joint states there, a joint is missing from them, or they cover less than half of the times.
+        BagError: No joint states there, a joint is missing from them, or they cover less than half of the times, or
+            fewer than the two that make a comparison.
     """
     with open_bag(bag_path, topics=topics) as bag:
         names = tuple(bag.schedule.joint_names if joint_names is None else joint_names)
@@ -49,6 +50,11 @@ def load_truth(
         raise BagError(
             f"{bag_path}: {uncovered} of {len(stamps_ns)} frames have no joint states within "
             f"{MAX_GAP_NS / NANOSECONDS} s: evaluate on a bag whose frames joint states cover"
+        )
+    if len(stamps_ns) - uncovered < 2:
+        raise BagError(
+            f"{bag_path}: joint states tell the truth of {len(stamps_ns) - uncovered} of its frames, two are the least "
+            "to compare with: evaluate on a longer bag"
         )
     return truth
 

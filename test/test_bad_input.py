@@ -16,7 +16,7 @@ import yaml
 from command import ROPES, Command, ropes
 from staging import has_rclpy, isolate
 from staging import rclpy as rclpy  # fixture
-from synthetic import image_cdr, stick_robot, unfamiliar, write_synthetic_bag
+from synthetic import familiar, image_cdr, joint_states_cdr, stick_robot, unfamiliar, write_synthetic_bag
 
 from ropes_ros.bags import TOPICS, BagWriter, open_bag
 from ropes_ros.processes import has_ros
@@ -71,6 +71,13 @@ CASES = [
     Case("demo --out file", ("file", "another")),
     Case("record file/bag --schedule good.yaml --no-command", ("file/bag", "another"), needs="node"),
     Case("estimate stick_bag --model model --csv file/e.csv", ("file/e.csv", "another")),
+    Case("estimate stick_typo --model model --csv e.csv --json", ("stick_typo", "--csv and --json", "a bag")),
+    Case("estimate stick_typo --model model --topic image=/cam0", ("stick_typo", "--topic", "leave it out")),
+    Case("evaluate model one_image", ("one_image", "the truth of 1 of its frames", "longer bag")),
+    Case(
+        "evaluate model one_image --topic joint_states=/camera/image_raw",
+        ("one_image: /camera/image_raw is of type sensor_msgs/msg/Image", "--topic joint_states=NAME"),
+    ),
     Case("sim", ("ROS_DOMAIN_ID is 'abc'", "0 to 232"), {"ROS_DOMAIN_ID": "abc"}, needs="standalone"),
     Case("demo --out d", ("ROS_DOMAIN_ID is '999'", "0 to 232"), {"ROS_DOMAIN_ID": "999"}, needs="standalone"),
     Case("sim", (APT,), {"MUJOCO_GL": "disabled"}, needs="node mujoco"),
@@ -110,6 +117,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
             topic, kind = ("joint_states", "JointState") if name == "no_images" else ("image", "Image")
             writer.add_topic(TOPICS[topic], f"sensor_msgs/msg/{kind}")
             writer.write(TOPICS[topic], image_cdr(1, np.zeros((48, 64, 3), dtype=np.uint8)), 1)
+    arm = load_robot("arm6")
+    schedule_of_arm = make_schedule(arm, duration_s=12.0, seed=0)
+    with BagWriter(
+        root / "one_image", robot="arm6", schedule_yaml=schedule_of_arm.to_yaml(), schedule_hash=schedule_of_arm.hash
+    ) as writer:
+        writer.add_topic(TOPICS["image"], "sensor_msgs/msg/Image")
+        writer.add_topic(TOPICS["joint_states"], "sensor_msgs/msg/JointState")
+        writer.write(TOPICS["image"], image_cdr(1, familiar(0)), 1)
+        writer.write(TOPICS["joint_states"], joint_states_cdr(1, arm.joint_names, arm.home), 1)
     write_synthetic_bag(root / "stick_bag", frames=60)
     for name in ("version", "truncated"):
         shutil.copytree(root / "stick_bag", root / name)

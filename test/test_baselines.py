@@ -77,7 +77,9 @@ def test_names_are_keys_and_every_row_says_what_it_was_told() -> None:
     assert blurred_commands(0.1).name not in BASELINES
 
 
-@pytest.mark.parametrize("name", ["PCA + ICA", pytest.param("beta-VAE", marks=pytest.mark.slow), "QLAE", "factor subspaces"])
+@pytest.mark.parametrize(
+    "name", ["PCA + ICA", pytest.param("beta-VAE", marks=pytest.mark.slow), "QLAE", "factor subspaces"]
+)
 def test_representations_are_read_in_half_ranges(name: str, recording: Labelled, tmp_path: Path) -> None:
     fitted = BASELINES[name].fit(recording, seed=0, config=replace(CONFIG, epochs=1), out_dir=tmp_path)
     estimate = fitted.predict(recording.frames.images[:100])

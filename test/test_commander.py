@@ -289,8 +289,9 @@ def test_joint_states_may_come_in_parts_and_no_part_is_guessed(world: World, sch
     sent = world.publishers["joint_command"].sent
     states = world.subscriptions["joint_states"]
     states(_joint_states(there[:4], ROBOT.joint_names[:4]))
-    world.run(1.0)
-    assert _diagnostics(world)["message"] == f"waiting for the position of joint {', '.join(ROBOT.joint_names[4:])} on joint_states"
+    world.run(1.5)
+    missing = ", ".join(ROBOT.joint_names[4:])
+    assert _diagnostics(world)["message"] == f"waiting for the position of joint {missing} on joint_states"
     world.run(60.0)
     assert sent == [] and _diagnostics(world)["state"] == "waiting"
     states(_joint_states(there[4:], ROBOT.joint_names[4:]))
@@ -305,7 +306,7 @@ def test_a_position_that_is_not_a_number_is_never_commanded(world: World, schedu
     _active(world, schedule=str(schedule_path), assume_home=True)
     there = ROBOT.denormalise(np.array([0.5, 0.5, -0.5, 0.2, -0.2, 0.9]))
     sent = world.publishers["joint_command"].sent
-    states = world.subscriptions["joint_states"]
+    states, name = world.subscriptions["joint_states"], ROBOT.joint_names[1]
     for wrong in (np.nan, np.inf):
         broken = there.copy()
         broken[1] = wrong
@@ -313,8 +314,8 @@ def test_a_position_that_is_not_a_number_is_never_commanded(world: World, schedu
             states(_joint_states(broken))
             world.run(1.0)
         assert sent == []
-        assert _diagnostics(world)["message"] == f"waiting for the position of joint {ROBOT.joint_names[1]} on joint_states"
-        assert ("warning", f"joint_states: the position of joint {ROBOT.joint_names[1]} is {wrong}, which is not used") in world.log
+        assert _diagnostics(world)["message"] == f"waiting for the position of joint {name} on joint_states"
+        assert ("warning", f"joint_states: the position of joint {name} is {wrong}, which is not used") in world.log
     states(_joint_states(there))
     world.run(0.6)
     assert np.allclose(sent[0].points[0].positions, there)

@@ -12,12 +12,15 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from command import Command, ropes
 from staging import has_rclpy, isolate
 
 from ropes_ros.bags import open_bag, recover
+from ropes_ros.demo import account
 from ropes_ros.errors import BagError
+from ropes_ros.evaluation import Estimates
 from ropes_ros.processes import node_command
 
 IMAGE = "/camera/image_raw"
@@ -33,7 +36,11 @@ FIGURES = {
     "joint_mae_deg": list,
     "mean_joint_mae_deg": float,
     "tip_error_mm_median": float,
+    "frames_offered": int,
     "estimates_published": int,
+    "frames_novel": int,
+    "frames_lost": int,
+    "estimator_counters": dict,
     "estimate_latency_ms_p50": float,
     "estimate_latency_ms_p99": float,
     "pose_labels_used": int,
@@ -91,18 +98,35 @@ def test_demo_from_motion_to_report(rendering: None, tmp_path: Path) -> None:
     assert {name: type(figures.get(name)) for name in FIGURES} == FIGURES
     assert figures["frames_recorded"] > 1800 and figures["frames_dropped"] == 0
     assert figures["estimates_published"] > 0
+    parts = (figures[name] for name in ("estimates_published", "frames_novel", "frames_lost"))
+    assert figures["frames_offered"] == sum(parts)
+    assert figures["frames_offered"] == pytest.approx(150, abs=15)  # 5 s of 30 frames
+    assert figures["estimator_counters"]["received"] >= figures["estimator_counters"]["published"] > 0
     assert 0.0 < figures["estimate_latency_ms_p50"] <= figures["estimate_latency_ms_p99"]
     assert len(figures["joint_mae_deg"]) == 6
     assert (figures["pose_labels_used"], figures["robot"], figures["seed"]) == (0, "arm6", 3)
     assert 0.1 < figures["level_label_noise"] < 0.2
     assert {"ropes_ros", "numpy", "torch", "onnxruntime"} <= set(figures["versions"])
     page = (tmp_path / "demo" / "report.html").read_text()
+    assert f"{figures['estimates_published']} of the {figures['frames_offered']} frames that the camera offered" in page
     assert page.count('src="data:image/png;base64,') + page.count("src='data:image/png;base64,") >= 5
     assert not re.search(r"https?://|file:|(src|href)=['\"]?(?!['\"]?data:)|<link|<script", page)
     assert not list((tmp_path / "demo").rglob("*partial*"))
     for bag in ("record", "live"):
         with open_bag(tmp_path / "demo" / bag) as recording:
             assert recording.header is not None and recording.header.state == "complete"
+
+
+def test_frames_that_were_not_estimated_are_accounted_for() -> None:
+    """10 and 30 were published, 20 is novel, 40 was lost; 50 has no novelty and counts as novel; 60 has no image."""
+    stamps = np.array([10, 20, 30, 40, 50], dtype=np.int64)
+    offered = Estimates(stamps, np.zeros((5, 1)), np.ones((5, 1)), np.array([0.5, 1.6, 0.5, 1.5, np.nan]))
+    assert account(offered, np.array([10, 30, 60], dtype=np.int64)) == {
+        "frames_offered": 6,
+        "estimates_published": 3,
+        "frames_novel": 2,
+        "frames_lost": 1,
+    }
 
 
 STAGES = {

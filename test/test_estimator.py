@@ -238,6 +238,18 @@ def test_frames_from_the_future_are_dropped_and_said(theatre: Callable[..., Thea
     assert stage.counters["published"] == 1
 
 
+def test_stamps_that_do_not_increase_are_said(theatre: Callable[..., Theatre]) -> None:
+    stage = theatre("stale_after:=60.0")
+    for _ in range(3):
+        stage.show(0)
+    assert (stage.counters["out_of_order"], stage.states) == (3, [])
+    verdict = stage.verdict()
+    assert verdict.level == levels().WARN
+    assert "stamps do not increase (now 0.000 s)" in verdict.message
+    stage.show(time.time_ns())
+    assert stage.verdict().level == levels().OK
+
+
 def test_frames_of_another_clock_are_used_and_said(theatre: Callable[..., Theatre]) -> None:
     stage = theatre("stale_after:=60.0")
     stage.show(time.time_ns() - 3600 * SECOND)
@@ -307,10 +319,24 @@ def test_silence_of_the_camera_is_stale_and_nothing_is_repeated(theatre: Callabl
     stage = theatre("stale_after:=0.2")
     verdict = stage.verdict()
     assert verdict.level == levels().STALE and "camera/image_raw" in verdict.message
+    assert "nobody publishes" not in verdict.message
     stage.show(time.time_ns())
     assert stage.verdict().level in (levels().OK, levels().STALE)
     assert stage.verdict().level == levels().STALE
     assert len(stage.states) == len(stage.heard["/estimator/pose"]) == 1
+
+
+def test_a_topic_without_a_publisher_is_said(theatre: Callable[..., Theatre], monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = theatre("stale_after:=0.2")
+    said: list[str] = []
+    monkeypatch.setattr(stage.node.get_logger(), "warning", lambda text, **_: said.append(text))
+    stage.verdict()
+    assert said == []
+    stage.other.destroy_publisher(stage.camera)
+    stage.spin_until(lambda: said, "the warning")
+    assert "nobody publishes /camera/image_raw" in said[0]
+    verdict = stage.verdict()
+    assert verdict.level == levels().STALE and verdict.message.endswith("nobody publishes that topic")
 
 
 def test_what_runs_is_told_to_those_who_come_late(theatre: Callable[..., Theatre], tiny_model: Path) -> None:

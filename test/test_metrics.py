@@ -49,6 +49,24 @@ def test_offset_costs_r2_and_not_correlation(robot: Robot, truth: np.ndarray) ->
     np.testing.assert_allclose(metrics.mae_deg, [0, 0, 10, 0, 0, 0], atol=1e-9)
 
 
+def test_a_joint_that_stands_still_is_left_out_of_the_means(robot: Robot, truth: np.ndarray) -> None:
+    """Joint 4 rests with 1e-6 rad of noise: nothing is there to explain, and 0.01 rad of error would give R2 = -1e8."""
+    rng = np.random.default_rng(1)
+    still = truth.copy()
+    still[:, 3] = 0.3 + 1e-6 * rng.standard_normal(len(truth))
+    estimate = still + 0.01 * rng.standard_normal(still.shape)
+    metrics = joint_metrics(robot, estimate, still)
+    moving = [0, 1, 2, 4, 5]
+    assert np.isnan(metrics.correlation).tolist() == [False, False, False, True, False, False]
+    assert metrics.mcc == pytest.approx(metrics.correlation[moving].mean())
+    assert metrics.r2 == pytest.approx(r2(estimate[:, moving], still[:, moving]).mean()) and metrics.r2 > 0.99
+    assert 0.3 < metrics.mae_deg[3] < 0.7
+    resting = joint_metrics(robot, np.tile(robot.home, (5, 1)) + 0.01, np.tile(robot.home, (5, 1)))
+    assert np.isnan(resting.mcc) and np.isnan(resting.r2)
+    constant = np.full((5, 1), 0.1 + 0.2)
+    assert np.isnan(r2(constant + 0.01, constant)).all()
+
+
 def test_swapped_joints_are_not_forgiven(robot: Robot, truth: np.ndarray) -> None:
     swapped = truth[:, [1, 0, 2, 3, 4, 5]]
     assert joint_metrics(robot, swapped, truth).mcc < 0.75

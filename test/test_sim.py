@@ -344,10 +344,10 @@ def test_commands_left_out_leave_the_joint_where_it_was(robot, schedule):
     still, differing = set(), set()
     for joint in range(6):
         for segment in set(segments[:, joint].tolist()) - {-1}:
-            inside = np.flatnonzero(segments[:, joint] == segment)[-10:]  # by then the arm has come to rest
-            if np.ptp(faulty[inside, joint]) < 1e-3 < np.ptp(exact[inside, joint]):
+            inside = np.flatnonzero(segments[:, joint] == segment)[-10:]
+            if np.ptp(faulty[inside, joint]) < 5e-3 < np.ptp(exact[inside, joint]):
                 still.add(segment)
-            if np.abs(faulty[inside, joint] - exact[inside, joint]).max() > 1e-3:
+            if np.abs(faulty[inside, joint] - exact[inside, joint]).max() > 5e-3:  # other joints shake it a little
                 differing.add(segment)
     assert len(still) == round(0.2 * len(schedule.segments)) == 5
     assert differing == still  # by the end of the next segment, the joint has caught up

@@ -68,6 +68,9 @@ def record(
     command: Annotated[
         bool, typer.Option("--command/--no-command", help="Also command the schedule; the recording ends with it.")
     ] = True,
+    assume_home: Annotated[
+        bool, typer.Option("--assume-home", help="The robot is at home and publishes no joint_states.")
+    ] = False,
     sim_time: Annotated[bool, SIM_TIME] = False,
 ) -> None:
     """Command a schedule and record what the camera sees into an intervention bag."""
@@ -93,7 +96,13 @@ def record(
         return
     commander = node_command(
         "commander",
-        {**common, "command_type": command_type, "exit_when_done": True, "wait_for_recorder": True},
+        {
+            **common,
+            "command_type": command_type,
+            "exit_when_done": True,
+            "wait_for_recorder": True,
+            "assume_home": assume_home,
+        },
         remappings,
     )
     with Processes() as processes:
@@ -130,6 +139,13 @@ def estimate(
         return
     if source.endswith((".mcap", ".db3")) or source.startswith((".", "~")):
         raise BagError(f"{source} does not exist; name a bag, or a camera topic such as camera/image_raw")
+    given = {"--csv": csv_path is not None, "--json": as_json, "--topic": bool(topic)}
+    for_bags = [name for name, there in given.items() if there]
+    if for_bags:
+        raise BagError(
+            f"{source} does not exist, and {' and '.join(for_bags)} need a bag; name one, or leave "
+            f"{'them' if len(for_bags) > 1 else 'it'} out to watch a camera topic"
+        )
     parameters = {
         "model": str(model),
         "robot": robot,

@@ -31,12 +31,12 @@ from ropes_ros.learning.networks import AngleNet, Prediction
 from ropes_ros.learning.tasks import Batch, Task
 from ropes_ros.units import NANOSECONDS
 
-TrainOne = Callable[[FrameSet, Path, int], Path]
-"""Trains a network on frames, in a folder, with a seed; gives its checkpoint."""
+TrainOne = Callable[[FrameSet, Path], Path]
+"""Trains a network on frames, in a folder, always with the same split; gives its checkpoint."""
 
 
 class Member(NamedTuple):
-    """A network of an ensemble: its checkpoint, and the frames whose labels it was given, bool [N]."""
+    """A network of an ensemble: its checkpoint, and the frames that it was trained on, bool [N]."""
 
     checkpoint: Path
     seen: NDArray[np.bool_]
@@ -54,18 +54,19 @@ def train_members(
 ) -> list[Member]:
     """Train networks that each miss another part of the training spans.
 
-    The spans are dealt to as many groups as there are members, and each member is given the labels of all groups but
-    one. Of the validation and calibration spans no member is given any label. A segment that reaches into what a member
-    does not see is hidden from it as a whole.
+    The training spans are dealt to as many groups as there are members, and each member is given the labels of all
+    groups but one. A segment that reaches into what a member does not see is hidden from it as a whole. Validation and
+    calibration spans are the same for all.
 
     Args:
         frames: The frames.
-        split: What is training data for the ensemble as a whole.
+        split: Its training spans are dealt out.
         out_dir: Each member gets a folder in it.
-        train_one: Trains one; it splits what it is given once more by itself.
+        train_one: Trains one, with the settings (seed, length of spans) that give `split`, so that what is held out
+            here is held out there.
         count: Number of members M, at least 2.
         span_s: Length of a span in seconds.
-        seed: Which span goes to which group; member number i trains with seed + i.
+        seed: Which span goes to which group.
 
     Raises:
         TrainingError: There are fewer training spans than members.
@@ -79,15 +80,14 @@ def train_members(
         )
     trained = np.zeros(len(frames), dtype=np.bool_)
     trained[split.train] = True
-    group = np.full(int(span.max()) + 1, -1)
+    group = np.zeros(int(span.max()) + 1, dtype=np.int64)
     group[np.random.default_rng(seed).permutation(spans)] = np.arange(len(spans)) % count
     members = []
     for number in range(count):
-        seen = trained & (group[span] != number)
-        hidden = np.stack([np.isin(column, np.unique(column[~seen])) for column in frames.segments.T], axis=1)
+        missed = trained & (group[span] == number)
+        hidden = np.stack([np.isin(column, np.unique(column[missed])) for column in frames.segments.T], axis=1)
         given = replace(frames, labels=np.where(hidden, np.int16(-1), frames.labels))
-        checkpoint = train_one(given, out_dir / f"member{number}", seed + number)
-        members.append(Member(checkpoint, seen))
+        members.append(Member(train_one(given, out_dir / f"member{number}"), trained & ~missed))
     return members
 
 

@@ -25,7 +25,7 @@ from ropes_ros.learning.networks import LOG_STD_RANGE, Prediction
 
 SIDE = 64
 """Width and height of a glimpse in its own pixels."""
-MARGIN = 1.5
+MARGIN = 2.0
 """Side of the cuttings that training glimpses are taken from, in sides of a glimpse."""
 REACH = 0.2
 """Half the side of a glimpse in space, as a share of the length of the chain from its first moving point to the tip."""

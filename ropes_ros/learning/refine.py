@@ -73,7 +73,7 @@ class RefineConfig:
     learning_rate: float = 2e-3
     weight_decay: float = 0.1
     ema_decay: float = 0.998
-    jitter: float = 0.05
+    jitter: float = 0.12
     light: float = 0.25
     noise: float = 0.03
     occlusion: float = 0.25

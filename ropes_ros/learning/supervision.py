@@ -49,6 +49,8 @@ _SCAN_STEP_S = 0.02
 _THUMBNAIL = (16, 12)
 _COMPONENTS = 20
 _WIDTH_RANGE = (-6.0, 0.0)
+_PACE = 5.0
+"""How much faster width and share move than Adam moves a weight: a run is some hundred steps of 0.001."""
 _HALF_LOG_2PI = 0.5 * math.log(2.0 * math.pi)
 _LOG_UNIFORM = -math.log(2.0)
 
@@ -109,8 +111,8 @@ class CommandTask(Task):
         share = lag_s / max_lag_s if max_lag_s > 0.0 else 0.0
         self.lag_raw = nn.Parameter(torch.full((joints,), math.atanh(min(max(share, -0.95), 0.95))))
         self.lag_raw.requires_grad_(max_lag_s > 0.0)
-        self.log_width = nn.Parameter(torch.full((joints,), math.log(width)))
-        self.share_raw = nn.Parameter(torch.tensor(math.log(FIRST_SHARE / (LARGEST_SHARE - FIRST_SHARE))))
+        self.width_raw = nn.Parameter(torch.full((joints,), math.log(width) / _PACE))
+        self.share_raw = nn.Parameter(torch.tensor(math.log(FIRST_SHARE / (LARGEST_SHARE - FIRST_SHARE)) / _PACE))
 
     @property
     def lag_s(self) -> Tensor:
@@ -120,11 +122,16 @@ class CommandTask(Task):
     @property
     def unexecuted(self) -> Tensor:
         """The share of commands that were not carried out, a scalar."""
-        return LARGEST_SHARE * torch.sigmoid(self.share_raw)
+        return LARGEST_SHARE * torch.sigmoid(_PACE * self.share_raw)
+
+    @property
+    def log_width(self) -> Tensor:
+        """The logarithm of the width per joint, float [J]."""
+        return (_PACE * self.width_raw).clamp(*_WIDTH_RANGE)
 
     def report(self) -> CommandReport:
         """What has been learned so far."""
-        width = self.log_width.detach().clamp(*_WIDTH_RANGE).exp()
+        width = self.log_width.detach().exp()
         return CommandReport(
             self.lag_s.detach().cpu().double().numpy(), width.cpu().double().numpy(), self.unexecuted.item()
         )
@@ -150,7 +157,7 @@ class CommandTask(Task):
     def log_likelihood(self, prediction: Prediction, index: Tensor) -> tuple[Tensor, Tensor]:
         """Log density of every frame's command, float [N, J] in nats per half range, and where there is one, bool."""
         command, known = self.commanded(index)
-        variance = (2.0 * prediction.log_std).exp() + (2.0 * self.log_width.clamp(*_WIDTH_RANGE)).exp()
+        variance = (2.0 * prediction.log_std).exp() + (2.0 * self.log_width).exp()
         core = -0.5 * ((command - prediction.angle).square() / variance + variance.log()) - _HALF_LOG_2PI
         share = self.unexecuted
         return torch.logaddexp((1.0 - share).log() + core, share.log() + _LOG_UNIFORM), known

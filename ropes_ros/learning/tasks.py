@@ -241,9 +241,11 @@ class MaskedTask(Task):
     """Embeddings of hidden patches, predicted from what is left of the picture and from the latent.
 
     As in I-JEPA (Assran et al., arXiv 2301.08243) targets are the feature maps that a moving average of the network
-    makes of the whole picture, normalised over channels, and only cells of hidden blocks count. What is left of the
-    picture passes the network itself, with the hidden cells grey. The predictor also has the latent of the whole
-    picture, J numbers, which therefore learns to tell what the visible part does not.
+    makes of the whole picture, and only cells of hidden blocks count. What is left of the picture passes the network
+    itself, with the hidden cells grey. The predictor also has the latent of the whole picture, J numbers, which
+    therefore learns to tell what the visible part does not. Unlike there, targets are centred and scaled over the
+    frames of the batch, as a reconstruction is: with one camera most of a map never changes, and would be all that is
+    predicted. The loss is the share of the hidden cells' variance that is not explained.
 
     Args:
         net: The network; its trunk is copied.
@@ -273,15 +275,15 @@ class MaskedTask(Task):
                     average.lerp_(weight, 1.0 - TARGET_DECAY)
                 for statistic, current in zip(self.target.stem.buffers(), net.stem.buffers(), strict=True):
                     statistic.copy_(current)
-            wanted = _normalised(self.target.trunk(batch.images))
+            wanted = _standardised(self.target.trunk(batch.images))
         prediction: Prediction = net(batch.images)
         covered = F.interpolate(hidden, batch.images.shape[2:], mode="nearest")
         with _statistics_kept(net):
             context = net.trunk(torch.lerp(batch.images, torch.full_like(batch.images, 0.5), covered))
         latent = self.spread(prediction.angle).unflatten(1, (32, self.rows, self.columns))
-        found = _normalised(self.predictor(torch.cat([_normalised(context), latent, hidden], dim=1)))
-        error = F.smooth_l1_loss(found, wanted, reduction="none").mean(dim=1, keepdim=True)
-        return (error * hidden).sum() / hidden.sum(), prediction
+        found = self.predictor(torch.cat([context, latent, hidden], dim=1)).float()
+        error = ((found - wanted).square() * hidden).sum()
+        return error / (wanted.square() * hidden).sum().clamp(min=1e-6), prediction
 
     def _hidden_cells(self, count: int, device: torch.device) -> Tensor:
         """1 where a cell is hidden, float [count, 1, rows, columns]; the same ones every time out of training."""
@@ -297,10 +299,11 @@ class MaskedTask(Task):
         return covered.float()
 
 
-def _normalised(maps: Tensor) -> Tensor:
-    """Maps [N, C, h, w] in float32 with mean 0 and variance 1 over the channels of each cell."""
-    normalised: Tensor = F.layer_norm(maps.permute(0, 2, 3, 1).float(), maps.shape[1:2]).permute(0, 3, 1, 2)
-    return normalised
+def _standardised(maps: Tensor) -> Tensor:
+    """Maps [N, C, h, w] in float32, less their mean over frames, in units of their spread (plus the mean one)."""
+    centred = maps.float() - maps.float().mean(dim=0, keepdim=True)
+    variance = centred.square().mean(dim=0, keepdim=True)
+    return centred * (variance + variance.mean() + 1e-8).rsqrt()
 
 
 @contextmanager

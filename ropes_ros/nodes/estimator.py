@@ -296,6 +296,11 @@ class Estimator(LifecycleNode):
             self._tracker.reset()
         elif stamp_ns <= self._last_stamp_ns:
             self._counters.out_of_order += 1
+            text = (
+                f"DROPPED: stamps do not increase (now {stamp_ns / NANOSECONDS:.3f} s); the camera's driver must stamp "
+                "each image with its time"
+            )
+            self._verdict = DiagnosticStatus.WARN, text
             return False
         self._last_stamp_ns = stamp_ns
         return True
@@ -366,6 +371,12 @@ class Estimator(LifecycleNode):
         if silence > float(self.get_parameter("stale_after").value):
             level = DiagnosticStatus.STALE
             text = f"STALE: no frame on {self._text('image_topic')} for {silence:.1f} s"
+            if self.count_publishers(self._inputs[0].topic_name) == 0:
+                text += "; nobody publishes that topic"
+                self.get_logger().warning(
+                    f"nobody publishes {self._inputs[0].topic_name}: start the camera, or name its topic",
+                    throttle_duration_sec=10.0,
+                )
         latencies = np.asarray(self._latencies_ms or [float("nan")])
         last = self._last_estimate
         values = {
