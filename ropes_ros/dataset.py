@@ -113,7 +113,7 @@ class BagPixels:
             messages, self._messages = self._messages, None  # after an error the next reading starts again
             if messages is None or self._passed[wanted].any():
                 self._passed[:] = False
-                messages = self._unseen()
+                messages = self._frames()
             while rows:
                 try:
                     index, data, compressed = next(messages)
@@ -128,7 +128,7 @@ class BagPixels:
             self._messages = messages
         return pixels
 
-    def _unseen(self) -> Iterator[tuple[int, bytes, bool]]:
+    def _frames(self) -> Iterator[tuple[int, bytes, bool]]:
         """Index, message and compression of every frame, in recorded order; the bag is open meanwhile."""
         with open_bag(self._path, topics={"image": self._topic}) as bag:
             compressed = _is_compressed(bag, bag.topic("image"))
@@ -136,7 +136,7 @@ class BagPixels:
                 with _naming(self._path, self._topic):
                     stamp_ns = header_stamp(message.data)
                 index = int(np.searchsorted(self._stamps, stamp_ns))
-                if index < len(self) and self._stamps[index] == stamp_ns and not self._passed[index]:
+                if index < len(self) and self._stamps[index] == stamp_ns:
                     self._passed[index] = True
                     yield index, message.data, compressed
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from ropes_ros.errors import ModelError, RuntimeSetupError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 METADATA_KEY = "ropes_ros"
 INPUT = "image"
 OUTPUTS = ("position", "std", "novelty")
@@ -42,6 +42,7 @@ class ModelInfo:
         schedule_hash: Hash of the schedule that was commanded.
         levels: Ids of the regimes' levels.
         level_label_noise: Standard deviation of the position label that a level amounts to, in half ranges.
+        supervision: What it was told of poses in training, in words.
         calibration: How std and novelty were calibrated, in one sentence.
         figures: Figures of training by name.
         producer: Program and version that wrote the file.
@@ -57,6 +58,7 @@ class ModelInfo:
     schedule_hash: str
     levels: tuple[str, ...]
     level_label_noise: float
+    supervision: str
     calibration: str
     figures: Mapping[str, float]
     producer: str

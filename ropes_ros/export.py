@@ -31,19 +31,29 @@ class DeployedEncoder(nn.Module):
     Args:
         net: Trained network, of any kind in `ropes_ros.learning.networks`.
         calibration: Its constants.
-        robot: Gives home, half ranges and limits.
+        robot: Gives the joints' limits.
         region: The part of the camera's image that the network sees.
+        home, half_range: The box that was commanded, rad, [J] each.
     """
 
-    def __init__(self, net: nn.Module, calibration: Calibration, robot: Robot, region: Region) -> None:
+    def __init__(
+        self,
+        net: nn.Module,
+        calibration: Calibration,
+        robot: Robot,
+        region: Region,
+        home: NDArray[np.float64],
+        half_range: NDArray[np.float64],
+    ) -> None:
         super().__init__()
+        size: tuple[int, int] = net.image_size  # type: ignore[assignment]
         self.net = net
         self.sees_region = getattr(net, "sees_region", False)
         self.region = region
-        width, height = net.image_size
+        width, height = size
         self.rows = _constant(area_weights(region.height, height))
         self.columns = _constant(area_weights(region.width, width).T)
-        self.home, self.half_range = _constant(robot.home), _constant(robot.half_range)
+        self.home, self.half_range = _constant(home), _constant(half_range)
         self.lower, self.upper = _constant(robot.lower), _constant(robot.upper)
         self.calibrated = Calibrated(calibration)
         self.feature_mean = _constant(calibration.feature_mean)
@@ -91,7 +101,8 @@ def export(checkpoint: Path, model_dir: Path, *, robot: str | None = None) -> Pa
     calibration = Calibration.from_dict(content["calibration"])
     net = load_net(content)
     camera_size = (int(frames["camera_size"][0]), int(frames["camera_size"][1]))
-    deployed = DeployedEncoder(net, calibration, arm, Region(*frames["region"])).eval()
+    home, half_range = np.asarray(frames["home"]), np.asarray(frames["half_range"])
+    deployed = DeployedEncoder(net, calibration, arm, Region(*frames["region"]), home, half_range).eval()
     info = _describe(content, calibration, arm, camera_size)
     try:
         model_dir.mkdir(parents=True, exist_ok=True)
@@ -127,15 +138,12 @@ def _describe(
         lower=tuple(float(value) for value in robot.lower),
         upper=tuple(float(value) for value in robot.upper),
         camera_size=camera_size,
-        bags=tuple(frames["bag_hash"].split("+")),
+        bags=(frames["bag_hash"],),
         schedule_hash=frames["schedule_hash"],
         levels=tuple(frames["level_ids"]),
         level_label_noise=float(frames["level_label_noise"]),
-        calibration=(
-            "std: one factor a joint, the mean over its posterior given the regimes of calibration spans (below the "
-            "levels' width it is the prior that speaks); novelty: 1.0 is the 99th percentile of calibration frames; no "
-            "measured angle was used"
-        ),
+        supervision=str(content["supervision"]),
+        calibration=_calibrated_how(calibration, robot),
         figures={
             "regime loss on validation spans, which chose the epoch (nats)": float(content["progress"][2]),
             "regime loss on calibration spans, which scaled std (nats)": float(calibration.held_out_loss.mean()),
@@ -146,6 +154,22 @@ def _describe(
         },
         producer=f"ropes_ros {__version__}",
     )
+
+
+def _calibrated_how(calibration: Calibration, robot: Robot) -> str:
+    """In words, what was fitted after training, and on what."""
+    names = np.array(robot.joint_names)
+    mapped, unknown = names[calibration.map_accepted], names[~calibration.identified]
+    parts = [
+        "angle and std are the moments of a normal cut to the commanded range" if calibration.truncated else "",
+        f"a monotone map to the commanded distribution for {', '.join(mapped)}" if len(mapped) else "",
+        "std: one factor a joint, the mean over its posterior given the regimes of held-out spans (below the levels' "
+        "width it is the prior that speaks)",
+        "novelty: 1.0 is the 99th percentile of calibration frames",
+        f"NOT identified, stated at home with the spread of the range: {', '.join(unknown)}" if len(unknown) else "",
+        "fitted without measured angles",
+    ]
+    return "; ".join(part for part in parts if part)
 
 
 def _write_graph(deployed: DeployedEncoder, camera_size: tuple[int, int], path: Path, info: ModelInfo) -> None:
@@ -206,8 +230,8 @@ the camera, and it must be trained again.
 - Outputs: `position` and `std`, float32 [N, {len(info.joint_names)}], rad; `novelty`, float32 [N], above 1.0 unlike
   99 % of held-out frames.
 - Joints: {", ".join(info.joint_names)}.
-- Supervision: no measured pose. Commanded levels ({len(info.levels)} densities), statistically a position label with
-  a standard deviation of {info.level_label_noise:.3f} half ranges.
+- Supervision: {info.supervision}. A level ({len(info.levels)} densities a joint) is, statistically, a position label
+  with a standard deviation of {info.level_label_noise:.3f} half ranges.
 - Calibration: {info.calibration}.
 - Trained on bags {", ".join(bag[:16] for bag in info.bags)}; schedule {info.schedule_hash[:16]}.
 - Producer: {info.producer}; model schema version {info.schema_version}.

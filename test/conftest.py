@@ -45,15 +45,30 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     axes = (noise.mean(axis=0) - mean)[:, None]
     scores = np.abs((known - mean) @ axes), np.abs((noise - mean) @ axes)
     assert scores[1].min() > 4.0 * scores[0].max()
-    ones = np.ones(joints)
-    calibration = Calibration(ones, ones, ones, mean, axes, float(np.sqrt(scores[0].max() * scores[1].min())) / 2.0)
+    ones, knots = np.ones(joints), np.tile([-1.0, 1.0], (joints, 1))
+    calibration = Calibration(
+        std_scale=ones,
+        std_scale_range=np.stack([ones, ones], axis=1),
+        knots=knots,
+        mapped=knots,
+        map_gain=np.full((joints, 2), np.nan),
+        identified=np.ones(joints, dtype=bool),
+        truncated=True,
+        held_out_loss=ones,
+        floor=ones,
+        feature_mean=mean,
+        feature_axes=axes,
+        novelty_reference=float(np.sqrt(scores[0].max() * scores[1].min())) / 2.0,
+    )
     folder = tmp_path_factory.mktemp("tiny")
     torch.save(
         {
             "version": CHECKPOINT_VERSION,
             "config": {**vars(TrainConfig()), "image_size": size},
+            "architecture": net.architecture(),
             "best": net.state_dict(),
             "calibration": calibration.to_dict(),
+            "supervision": "nothing",
             "progress": [1, 1, 1.0, 1],
             "history": [],
             "frames": {
@@ -66,6 +81,8 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 "schedule_hash": "1" * 64,
                 "level_ids": ["a", "b"],
                 "level_label_noise": 0.5,
+                "home": robot.home.tolist(),
+                "half_range": robot.half_range.tolist(),
             },
         },
         folder / "checkpoint.pt",

@@ -85,6 +85,7 @@ def test_representations_are_read_in_half_ranges(name: str, recording: Labelled,
     estimate = fitted.predict(recording.frames.images[:100])
     assert estimate.u.shape == (100, 2) and np.isfinite(estimate.u).all()
     assert len(estimate.latents) == 100 and np.isfinite(estimate.latents).all()
+    assert (np.ptp(estimate.latents, axis=0) > 0.0).mean() > 0.5, "latents have collapsed"
     assert estimate.std is None and "oracle map" in BASELINES[name].supervision
 
 

@@ -113,7 +113,7 @@ def test_quantized_draws_latents_and_codes_together() -> None:
         loss.backward()
         assert net.codebook.grad.abs().sum() > 0 and net.head.weight.grad.abs().sum() > 0
         optimiser.step()
-        losses.append(float(loss))
+        losses.append(loss.item())
     assert losses[-1] < 0.3 * losses[0]
 
 

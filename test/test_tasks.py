@@ -186,13 +186,14 @@ def test_contrastive_over_time_compares_with_the_next_frame(frames: FrameSet) ->
 
 
 def test_masked_predicts_what_is_hidden(frames: FrameSet) -> None:
+    """An untrained net's latent explains 0.3 of the shoulder's variance, and its targets spread by 0.003."""
     net, task, losses = fitted("masked", frames, 50)
-    assert losses[-1] < 0.6 * losses[0]
+    assert losses[0] > 0.9 and losses[-1] < 0.7
     with torch.no_grad():
         targets = task.target.trunk(to_input(frames.images[:64]))
-        features = net.embed(to_input(frames.images))
-    assert float(targets.std(dim=0).mean()) > 0.05, "the targets have not collapsed"
-    assert (explained(features, angles_of(1024)) > 0.5).all()
+        latents = net(to_input(frames.images)).angle
+    assert float(targets.std(dim=0).mean()) > 0.01, "the targets have not collapsed"
+    assert explained(latents, angles_of(1024))[0] > 0.6
 
 
 def test_masked_counts_hidden_cells_only_and_hides_them(frames: FrameSet) -> None:
@@ -308,8 +309,8 @@ def test_occluders_are_of_several_shapes_and_sizes() -> None:
     covered = (pictures > 0).any(axis=-1)
     share = covered.mean(axis=(1, 2))
     assert share.max() < 0.34 and share.max() > 0.2 and share.min() < 0.03 and (share > 0).mean() > 0.95
-    colours = [len(np.unique(picture @ [1, 256, 65536])) for picture in pictures[:20]]
-    assert min(colours) < 60 < max(colours), "one shape has few colours (its smooth edge), several have more"
+    colours = [np.unique(picture @ [1, 256, 65536], return_counts=True)[1] for picture in pictures[:60]]
+    assert {int((count >= 30).sum()) for count in colours} >= {2, 3, 4}, "one to three shapes, and the picture"
     half = (augmented(black, occlusion=0.5) > 0).any(axis=(1, 2, 3)).mean()
     assert 0.4 < half < 0.6
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ropes_ros.bench.methods import Method, Reading, Trained
-from ropes_ros.bench.recordings import bench_robot
+from ropes_ros.bench.recordings import bench_robot, shrunk
 from ropes_ros.disentanglement import correlation_matrix, dci, infomec, match, mcc, r2_matrix
 from ropes_ros.evaluation import novelty_auroc
 from ropes_ros.metrics import add_auc, coverage, joint_metrics, keypoint_distances, tip_rotation_error_deg
@@ -70,7 +70,7 @@ def run_test(name: str, trained: Trained, method: Method, poses: int, traversal:
 def _remembered(pictures: Iterator[NDArray[np.uint8]], shown: list[NDArray[np.uint8]]) -> Iterator[NDArray[np.uint8]]:
     """The pictures, small copies of which are kept."""
     for picture in pictures:
-        shown.append(cv2.resize(picture, SHOWN, interpolation=cv2.INTER_AREA))
+        shown.append(shrunk(picture, SHOWN))
         yield picture
 
 

@@ -18,7 +18,9 @@ from numpy.typing import NDArray
 
 from ropes_ros.bench.cells import BUDGETS, Budget, Cell
 from ropes_ros.bench.published import measure_published
+from ropes_ros.bench.recordings import shrunk
 from ropes_ros.bench.watch import Watch
+from ropes_ros.dataset import FrameSet
 from ropes_ros.encoder import Encoder, load_encoder
 from ropes_ros.evaluation import estimate_images
 from ropes_ros.export import export
@@ -162,8 +164,7 @@ def _fitted_reader(fitted: Fitted, recording: Recording) -> Read:
         return Reading(robot.denormalise(u), std, latents)
 
     def small(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        resized: NDArray[np.uint8] = cv2.resize(region.cut(picture), (width, height), interpolation=cv2.INTER_AREA)
-        return resized
+        return shrunk(region.cut(picture), (width, height))
 
     return read
 
@@ -235,7 +236,6 @@ def _refined(job: Job, first: TrainResult, task: TaskFactory | None) -> tuple[Tr
         first.checkpoint,
         job.folder / "second",
         robot=job.recording.robot,
-        split=prepare(frames, job.config).split,
         config=RefineConfig(epochs=budget.passes(budget.refine_epochs, len(frames))),
         task=task,
     )
@@ -252,8 +252,8 @@ def _train_ensemble(job: Job) -> Trained:
     frames, config = job.recording.frames, job.config
     started = time.monotonic()
 
-    def train_one(given: Any, folder: Path, seed: int) -> Path:
-        return train(given, folder, config=replace(config, seed=seed), resume=True).checkpoint
+    def train_one(given: FrameSet, folder: Path) -> Path:
+        return train(given, folder, config=config, resume=True).checkpoint
 
     split = prepare(frames, config).split
     members = train_members(

@@ -49,7 +49,9 @@ def write_page(out: Path, tables: Sequence[Group], budget: str) -> Path:
         raise RuntimeSetupError("matplotlib is not installed; run `pip install 'ropes_ros[train]'`") from None
     matplotlib.use("Agg")
     sections = [_section(out, group) for group in tables]
-    about = "Full budget." if budget == "full" else f"Quick budget: a check that all runs. Left out: {QUICK_LEAVES_OUT}."
+    about = "Full budget."
+    if budget == "quick":
+        about = f"Quick budget: a check that all runs, no result. Left out: {QUICK_LEAVES_OUT}."
     page = (
         "<!doctype html><html lang='en'><meta charset='utf-8'><title>ropes bench accuracy</title>"
         f"<style>{_STYLE}</style><h1>Accuracy of pose from pictures: methods, bounds and baselines</h1>"

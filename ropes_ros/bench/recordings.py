@@ -9,6 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
 from ropes_ros.bench.cells import Cell
 from ropes_ros.densities import Bump, Density, Levels, Observational
 from ropes_ros.robot import Robot, load_robot
@@ -66,3 +70,8 @@ def recording(cell: Cell, size: tuple[int, int], cache_dir: Path) -> Recording:
             return sweeps(robot, cell.minutes, faults=FAULTS[cell.faults], **arguments)
         design: Any = cell.design
         return iid_poses(robot, cell.frames, levels=LEVELS[cell.levels], design=design, **arguments)
+
+
+def shrunk(picture: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """A picture, uint8 [H, W, 3], averaged by area to (width, height), as recordings are."""
+    return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)

@@ -119,7 +119,7 @@ def _flat(record: dict[str, Any], test: str) -> dict[str, Any]:
 
 def aggregate(cells: Sequence[dict[str, Any]], metrics: Iterable[str]) -> dict[str, dict[str, Any]]:
     """Mean, spread (n - 1 in its denominator) and number of each metric over cells; what no cell has is left out."""
-    found = {}
+    found: dict[str, dict[str, Any]] = {}
     for metric in metrics:
         values = [cell[metric] for cell in cells if cell.get(metric) is not None]
         if not values:

@@ -1,4 +1,4 @@
-"""`ropes bench verify`: the committed models against the targets, each as `ropes evaluate MODEL --sim arm6` measures it.
+"""`ropes bench verify`: the committed models against the targets, each measured as by `ropes evaluate --sim arm6`.
 
 `benchmarks/models.yaml` lists the models:
 

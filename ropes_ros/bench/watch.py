@@ -6,9 +6,9 @@ import math
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
+from ropes_ros.bench.recordings import shrunk
 from ropes_ros.disentanglement import mcc
 from ropes_ros.learning.baselines.common import run
 from ropes_ros.learning.checkpoint import load_checkpoint
@@ -34,11 +34,10 @@ class Watch:
     def __init__(self, recording: Recording, checkpoint: Path, poses: int) -> None:
         self._checkpoint = checkpoint
         frames, robot = recording.frames, recording.robot
-        height, width = frames.images.shape[1:3]
+        size = frames.images.shape[2], frames.images.shape[1]
         positions = fresh_positions(robot, poses, seed=SEED)
         pictures = fresh_pictures(robot, positions, seed=SEED)
-        resized = [cv2.resize(frames.region.cut(p), (width, height), interpolation=cv2.INTER_AREA) for p in pictures]
-        self._images = np.stack(resized)
+        self._images = np.stack([shrunk(frames.region.cut(picture), size) for picture in pictures])
         self._truth = robot.normalise(positions)
         self._seconds: list[float] = []
         self._mcc: list[float] = []

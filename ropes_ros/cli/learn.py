@@ -1,4 +1,4 @@
-"""`ropes train`, `ropes export`, `ropes evaluate`: from an intervention bag to a model, and how good it is."""
+"""`ropes train` and `ropes export`: from an intervention bag to a model."""
 
 from __future__ import annotations
 
@@ -14,17 +14,24 @@ from ropes_ros.cli.output import (
     TopicsOption,
     console,
     in_words,
-    print_facts,
     print_json,
-    print_table,
     topics_by_role,
 )
 from ropes_ros.errors import RuntimeSetupError, TrainingError
 
 if TYPE_CHECKING:
-    from ropes_ros.learning.train import Epoch, TrainConfig
+    from collections.abc import Callable
+
+    from ropes_ros.dataset import FrameSet
+    from ropes_ros.learning.supervision import CommandSupervision
+    from ropes_ros.learning.train import Epoch, Progress, TrainConfig, TrainResult
+    from ropes_ros.robot import Robot
 
 
+METHODS = ("mechanism", "ropes")
+SUPERVISIONS = ("regimes", "commands")
+PUBLISHED_SIZE = (64, 64)
+"""(width, height) of the images that the published method sees."""
 SMALLEST = 16
 """Least width and height in pixels of the images that the network sees."""
 
@@ -32,19 +39,50 @@ SMALLEST = 16
 def train(
     bag: Annotated[Path, typer.Argument(help="Intervention bag to learn from.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the checkpoint.")] = Path("out/train"),
+    method: Annotated[
+        str, typer.Option(help="`mechanism`, ours; or `ropes`, the published method with its own settings.")
+    ] = "mechanism",
+    task: Annotated[
+        str, typer.Option(help="What the latent must keep: mechanism, reconstruction, contrastive or masked.")
+    ] = "mechanism",
+    constraint: Annotated[
+        str, typer.Option(help="What structure it has: none, independence, quantized or score.")
+    ] = "none",
+    constraint_weight: Annotated[float, typer.Option(min=0.0, help="Factor on the constraint's penalty.")] = 1.0,
+    backbone: Annotated[
+        str, typer.Option(help="small, residual-small, residual or residual-large; +coordinates may follow.")
+    ] = "small",
+    pretrain: Annotated[str, typer.Option(help="Task to train first, on all frames; none for none.")] = "none",
+    supervision: Annotated[
+        str,
+        typer.Option(help="`regimes`, the levels alone; or `commands`, the commanded positions with a learned lag."),
+    ] = "regimes",
+    refine: Annotated[
+        bool, typer.Option("--refine/--no-refine", help="Find the camera, look closer, correct the angles.")
+    ] = True,
+    init: Annotated[
+        Path | None,
+        typer.Option(help="Model folder or checkpoint to adapt, for example to a camera that was moved."),
+    ] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the training frames.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Source of split, initial weights and order.")] = 0,
     size: Annotated[
-        str | None, typer.Option(metavar="WxH", help="Image size that the network sees, for example 96x72.")
+        str | None, typer.Option(metavar="WxH", help="Image size that the first network sees, for example 96x72.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue from the checkpoint in the folder.")] = False,
+    robot: ModelRobotOption = None,
     topic: TopicsOption = None,
     schedule: Annotated[
         Path | None, typer.Option(help="The schedule that was commanded, for bags that do not hold it.")
     ] = None,
+    schedule_start: Annotated[
+        int | None,
+        typer.Option(metavar="NS", help="When the schedule began, ns since the epoch, for bags without regimes."),
+    ] = None,
     cache: Annotated[
         Path | None, typer.Option(help="Folder for resized images; may be deleted at any time.")
     ] = None,
+    tensorboard: Annotated[Path | None, typer.Option(help="Folder for TensorBoard's event files.")] = None,
     as_json: Json = False,
 ) -> None:
     """Train an encoder from images and commanded regimes; joint_states in the bag are not read."""
@@ -52,32 +90,64 @@ def train(
     from rich.progress import Progress
 
     from ropes_ros.dataset import load_frames
-    from ropes_ros.learning.train import train as train_encoder
+    from ropes_ros.learning.pipeline import learn
+    from ropes_ros.learning.refine import RefineConfig
     from ropes_ros.regimes import Schedule
+    from ropes_ros.robot import load_robot
 
-    config = _config(epochs, seed, size)
+    if method not in METHODS:
+        raise TrainingError(f"--method {method}: take one of {', '.join(METHODS)}")
+    if supervision not in SUPERVISIONS:
+        raise TrainingError(f"--supervision {supervision}: take one of {', '.join(SUPERVISIONS)}")
+    settings = {
+        "task": task,
+        "constraint": constraint,
+        "constraint_weight": constraint_weight,
+        "backbone": backbone,
+        "pretrain": pretrain,
+    }
+    config = _config(epochs, seed, size, settings)
     _writable(out)
-    frames = load_frames(
-        bag,
-        size=config.image_size,
-        cache_dir=cache or _cache_dir(),
-        topics=topics_by_role(topic),
-        schedule=None if schedule is None else Schedule.load(schedule),
-    )
     with Progress(console=console, disable=as_json, transient=True) as progress:
-        task = progress.add_task("training", total=None)
+        bar = progress.add_task("reading", total=None)
+        frames = load_frames(
+            bag,
+            size=PUBLISHED_SIZE if method == "ropes" else config.image_size,
+            cache_dir=cache or _cache_dir(),
+            topics=topics_by_role(topic),
+            schedule=None if schedule is None else Schedule.load(schedule),
+            schedule_start_ns=schedule_start,
+            progress=lambda done, total: progress.update(bar, completed=done, total=total),
+        )
 
         def on_step(done: int, total: int, loss: float) -> None:
-            progress.update(task, completed=done, total=total, description=f"training, loss {loss:.3f}")
+            progress.update(bar, completed=done, total=total, description=f"training, loss {loss:.3f}")
 
         def on_epoch(epoch: Epoch, floor: float) -> None:
             if not as_json:
                 progress.console.print(
-                    f"epoch {epoch.epoch}: training {epoch.training_loss:.3f}, held out {epoch.validation_loss:.3f}, "
-                    f"floor {floor:.3f} nats, {in_words(epoch.seconds)}"
+                    f"{epoch.task} {epoch.epoch}: training {epoch.training_loss:.3f}, held out "
+                    f"{epoch.validation_loss:.3f}, floor {floor:.3f} nats, {in_words(epoch.seconds)}"
                 )
 
-        result = train_encoder(frames, out, config=config, resume=resume, on_step=on_step, on_epoch=on_epoch)
+        if method == "ropes":
+            result, findings = _ropes(frames, out, seed, on_step, on_epoch)
+        else:
+            arm = load_robot(robot or frames.robot)
+            learned = learn(
+                frames,
+                out,
+                robot=arm,
+                config=config,
+                refinement=RefineConfig() if refine and task == "mechanism" else None,
+                task=_commands(bag, arm, topics_by_role(topic), seed) if supervision == "commands" else None,
+                init=init,
+                resume=resume,
+                log_dir=tensorboard,
+                on_step=on_step,
+                on_epoch=on_epoch,
+            )
+            result, findings = learned.result, learned.findings
     best = result.history[result.best_epoch - 1]
     if as_json:
         print_json(
@@ -88,13 +158,34 @@ def train(
                 "held_out_loss": best.validation_loss,
                 "floor": result.floor,
                 "seconds": result.seconds,
+                "findings": list(findings),
             }
         )
         return
+    for finding in findings:
+        console.print(f"note: {finding}", style="yellow", markup=False)
     console.print(
-        f"kept epoch {result.best_epoch} (held out {best.validation_loss:.3f} nats, floor {result.floor:.3f}) "
-        f"after {in_words(result.seconds)}; next: `ropes export {result.checkpoint} models/NAME`"
+        f"kept epoch {result.best_epoch} (held out {best.validation_loss:.3f} nats, floor {result.floor:.3f}); "
+        f"next: `ropes export {result.checkpoint} models/NAME`"
     )
+
+
+def _ropes(
+    frames: FrameSet, out: Path, seed: int, on_step: Progress, on_epoch: Callable[[Epoch, float], None]
+) -> tuple[TrainResult, tuple[str, ...]]:
+    """The published method, with its own settings."""
+    from ropes_ros.learning.ropes import RopesConfig, train_ropes
+
+    result = train_ropes(frames, out, config=RopesConfig(seed=seed), on_step=on_step, on_epoch=on_epoch)
+    return result, tuple(result.notes)
+
+
+def _commands(bag: Path, robot: Robot, topics: dict[str, str], seed: int) -> CommandSupervision:
+    """The likelihood of the commanded positions, from the bag's command topic."""
+    from ropes_ros.commands import load_commands
+    from ropes_ros.learning.supervision import commands_task
+
+    return commands_task(load_commands(bag, robot, topics=topics), seed=seed)
 
 
 def export(
@@ -113,76 +204,6 @@ def export(
     console.print(f"written: {export_model(checkpoint, model, robot=robot)}")
 
 
-def evaluate(
-    model: Annotated[Path, typer.Argument(help="Model folder or model.onnx.")],
-    bag: Annotated[Path, typer.Argument(help="Bag with images and joint_states.")],
-    robot: ModelRobotOption = None,
-    topic: TopicsOption = None,
-    as_json: Json = False,
-) -> None:
-    """Compare a model's estimates over a bag with the bag's measured joint_states."""
-    import numpy as np
-
-    from ropes_ros.encoder import load_encoder
-    from ropes_ros.evaluation import evaluate as evaluate_model
-    from ropes_ros.robot import load_robot
-
-    encoder = load_encoder(model)
-    arm = None if robot is None else load_robot(robot)
-    result = evaluate_model(encoder, bag, arm, topics=topics_by_role(topic))
-    metrics = result.metrics
-    joints = [
-        {
-            "name": name,
-            "mae_deg": float(metrics.mae_deg[index]),
-            "correlation": float(metrics.correlation[index]),
-            **{f"within_{sigmas}_std": float(share[index]) for sigmas, share in result.coverage.items()},
-        }
-        for index, name in enumerate(encoder.info.joint_names)
-    ]
-    content: dict[str, Any] = {
-        "frames": len(result.truth),
-        "frames_without_joint_states": result.uncovered,
-        "in_sample": result.in_sample,
-        "mcc": metrics.mcc,
-        "r2": metrics.r2,
-        "mean_mae_deg": metrics.mean_mae_deg,
-        "tip_error_mm_median": metrics.tip_error_mm_median,
-        "tip_error_mm_90": float(np.percentile(metrics.tip_error_mm, 90)),
-        "level_label_noise_half_ranges": encoder.info.level_label_noise,
-        "joints": joints,
-    }
-    if as_json:
-        print_json(content)
-        return
-    if result.in_sample:
-        console.print("warning: the model was trained on this bag: these figures are in sample", style="yellow")
-    left_out = f", {result.uncovered} more left out, without joint states" if result.uncovered else ""
-    print_facts(
-        {
-            "frames": f"{content['frames']}{left_out}",
-            "supervision": f"levels worth a position label with a standard deviation of "
-            f"{encoder.info.level_label_noise:.3f} half ranges; no measured pose",
-            "MCC": f"{metrics.mcc:.3f}",
-            "R2": f"{metrics.r2:.3f}",
-            "mean joint error": f"{metrics.mean_mae_deg:.2f} deg",
-            "tip error": f"median {metrics.tip_error_mm_median:.0f} mm, 90 % below {content['tip_error_mm_90']:.0f} mm",
-        }
-    )
-    print_table(
-        ["joint", "mean error deg", "|correlation|", *(f"within {sigmas} std" for sigmas in result.coverage)],
-        [
-            (
-                joint["name"],
-                f"{joint['mae_deg']:.2f}",
-                f"{joint['correlation']:.3f}",
-                *(f"{joint[f'within_{sigmas}_std']:.0%}" for sigmas in result.coverage),
-            )
-            for joint in joints
-        ],
-    )
-
-
 def _need(package: str, extra: str) -> None:
     """Refuse with advice when an optional package is missing."""
     from importlib.util import find_spec
@@ -191,11 +212,11 @@ def _need(package: str, extra: str) -> None:
         raise RuntimeSetupError(f"{package} is not installed; run `pip install 'ropes_ros[{extra}]'`")
 
 
-def _config(epochs: int | None, seed: int, size: str | None) -> TrainConfig:
+def _config(epochs: int | None, seed: int, size: str | None, settings: dict[str, Any]) -> TrainConfig:
     """Training settings from the options that were given."""
     from ropes_ros.learning.train import TrainConfig
 
-    given: dict[str, Any] = {"seed": seed}
+    given: dict[str, Any] = {"seed": seed, **settings}
     if epochs is not None:
         given["epochs"] = epochs
     if size is not None:

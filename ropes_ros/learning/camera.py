@@ -109,7 +109,7 @@ def find_camera(
             chosen = torch.randint(0, len(points), (_BATCH,), generator=order)
             loss = -excess(camera, maps, chosen)
             optimiser.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
         return camera.detach()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from ropes_ros.learning import networks
 
 CHECKPOINT_VERSION = 2
 CHECKPOINT_FILE = "checkpoint.pt"
+_INNER = {"aligned": "inner", "cascade": "base"}
+"""Where networks of the kinds that are built about another one keep it."""
 
 
 def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
@@ -63,17 +66,23 @@ def load_net(content: dict[str, Any]) -> nn.Module:
 
 
 def encoder_of(content: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Architecture and kept weights of the network that was trained, without the alignment put about it at the end.
+    """Architecture and kept weights of the first network, without what was put about it later.
 
     Args:
         content: What `load_checkpoint` gave.
     """
     architecture, weights = content["architecture"], content["best"]
-    if architecture["kind"] == "aligned":
-        inner = "inner."
-        weights = {name.removeprefix(inner): value for name, value in weights.items() if name.startswith(inner)}
-        architecture = architecture["inner"]
+    while architecture["kind"] in _INNER:
+        inner = _INNER[architecture["kind"]]
+        weights = part(weights, inner)
+        architecture = architecture[inner]
     return architecture, weights
+
+
+def part(weights: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
+    """Those weights of a network that are of one of its parts, by the names that they have in it."""
+    start = f"{name}."
+    return {key.removeprefix(start): value for key, value in weights.items() if key.startswith(start)}
 
 
 def find_checkpoint(start: Path) -> Path:

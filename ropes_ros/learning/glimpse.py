@@ -27,8 +27,8 @@ SIDE = 64
 """Width and height of a glimpse in its own pixels."""
 MARGIN = 2.0
 """Side of the cuttings that training glimpses are taken from, in sides of a glimpse."""
-REACH = 0.2
-"""Half the side of a glimpse in space, as a share of the length of the chain from its first moving point to the tip."""
+REACHES = (0.2, 0.28)
+"""Half the side of the glimpses of elbow and tool in space, as shares of the length of the chain to the tip."""
 CORRECTION = 0.3
 """Angles, in half ranges, that a unit of the second network's output corrects by."""
 
@@ -38,7 +38,7 @@ class Aim(nn.Module):
 
     Attributes:
         weights: float [M, J + 1], each row the point that glimpse m looks at, as a mixture of joint origins and tip.
-        spacing: Pixels of the region from one pixel of a glimpse to the next.
+        spacing: float [M], pixels of the region from one pixel of a glimpse to the next.
     """
 
     weights: Tensor
@@ -49,24 +49,21 @@ class Aim(nn.Module):
         self.kinematics = Kinematics(parents, tip_parent)
         self.camera = Camera()
         self.register_buffer("weights", torch.zeros(glimpses, len(self.kinematics.parents) + 1))
-        self.register_buffer("spacing", torch.ones(()))
+        self.register_buffer("spacing", torch.ones(glimpses))
 
     @classmethod
     def at(cls, kinematics: Kinematics, camera: Camera) -> Aim:
-        """Look at the middle of the chain, and between its last moving point and the tip."""
-        aim = cls(kinematics.parents, kinematics.tip_parent, 2)
+        """Look at the middle of the chain, and at the tip."""
+        aim = cls(kinematics.parents, kinematics.tip_parent, len(REACHES))
         aim.kinematics, aim.camera = kinematics, camera
-        home = kinematics(torch.zeros(1, len(kinematics.parents)))[0]
-        lengths = (home[1:] - home[:-1]).norm(dim=1)
-        along = torch.cat([torch.zeros(1), lengths.cumsum(0)])
-        apart = [point for point in range(len(home) - 1) if float((home[point] - home[-1]).norm()) > 1e-3]
-        last = apart[-1] if apart else 0
-        elbow = int((along - 0.5 * along[-1]).abs().argmin())
-        aim.weights[0, elbow] = 1.0
-        aim.weights[1, [last, len(home) - 1]] = 0.5
-        with torch.no_grad():
-            middle = kinematics(2.0 * torch.rand(512, len(kinematics.parents)) - 1.0).mean(dim=(0, 1))
-        aim.spacing.fill_(2.0 * REACH * float(along[-1]) * camera.scale(middle) / SIDE)
+        joints = len(kinematics.parents)
+        home = kinematics(torch.zeros(1, joints))[0]
+        along = torch.cat([torch.zeros(1), (home[1:] - home[:-1]).norm(dim=1).cumsum(0)])
+        aim.weights[0, int((along - 0.5 * along[-1]).abs().argmin())] = 1.0
+        aim.weights[1, -1] = 1.0
+        poses = torch.rand((512, joints), generator=torch.Generator().manual_seed(0))
+        pixels = float(along[-1]) * camera.scale(kinematics(2.0 * poses - 1.0).mean(dim=(0, 1)))
+        aim.spacing.copy_(torch.tensor(REACHES) * (2.0 * pixels / SIDE))
         return aim
 
     def forward(self, angle: Tensor) -> Tensor:
@@ -144,6 +141,7 @@ class CascadeNet(nn.Module):
     """
 
     sees_region = True
+    base: Any
 
     def __init__(self, architecture: Mapping[str, Any]) -> None:
         super().__init__()
@@ -155,7 +153,7 @@ class CascadeNet(nn.Module):
         self.look = GlimpseNet(self.joints, architecture["glimpses"])
 
     @classmethod
-    def of(cls, base: nn.Module, aim: Aim) -> CascadeNet:
+    def of(cls, base: Any, aim: Aim) -> CascadeNet:
         """A cascade with a trained first network and an untrained second one."""
         made = cls(
             {
@@ -197,16 +195,17 @@ def sample(region: Tensor, centres: Tensor, spacing: Tensor) -> Tensor:
     Args:
         region: float [N, 3, H, W].
         centres: Pixels (x, y), float [N, M, 2].
-        spacing: Pixels from one pixel of a glimpse to the next.
+        spacing: float [M], pixels from one pixel of a glimpse to the next.
 
     Returns:
         float [N, M, 3, SIDE, SIDE].
     """
     glimpses = centres.shape[1]
-    steps = (torch.arange(SIDE, device=region.device) - 0.5 * (SIDE - 1)) * spacing
+    place = torch.arange(SIDE, device=region.device) - 0.5 * (SIDE - 1)
     size = torch.tensor([region.shape[3], region.shape[2]], device=region.device, dtype=region.dtype)
     taken = []
     for number in range(glimpses):
+        steps = place * spacing[number]
         x = (centres[:, number, 0, None] + steps + 0.5) / size[0] * 2.0 - 1.0
         y = (centres[:, number, 1, None] + steps + 0.5) / size[1] * 2.0 - 1.0
         grid = torch.stack([x[:, None, :].expand(-1, SIDE, -1), y[:, :, None].expand(-1, -1, SIDE)], dim=-1)

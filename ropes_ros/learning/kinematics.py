@@ -79,10 +79,9 @@ class Kinematics(nn.Module):
             rotation = rotation @ self.placements[joint, :3, :3]
             q = position[:, joint, None]
             turn, slide = self.turns[joint], self.slides[joint]
-            places[joint] = (
-                rotation @ (identity + torch.sin(q)[..., None] * turn + (1.0 - torch.cos(q))[..., None] * (turn @ turn)),
-                origin + (rotation @ slide) * q,
-            )
+            sine, rest = torch.sin(q)[..., None], (1.0 - torch.cos(q))[..., None]
+            turned = rotation @ (identity + sine * turn + rest * (turn @ turn))
+            places[joint] = turned, origin + (rotation @ slide) * q
             origins[joint] = origin
         rotation, origin = places[self.tip_parent]
         points = [origins[joint] for joint in range(len(self.parents))]

@@ -20,36 +20,48 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from ropes_ros.dataset import FrameSet, PixelSource, Split
 from ropes_ros.errors import TrainingError
 from ropes_ros.learning.augmentation import Augmentation, to_input
-from ropes_ros.learning.calibrate import calibrate, predict
+from ropes_ros.learning.calibrate import calibrate, log_likelihood, predict
 from ropes_ros.learning.camera import FRAMES, find_camera
-from ropes_ros.learning.checkpoint import CHECKPOINT_FILE, load_checkpoint, load_net, save_checkpoint
+from ropes_ros.learning.checkpoint import (
+    CHECKPOINT_FILE,
+    find_checkpoint,
+    load_checkpoint,
+    load_net,
+    part,
+    save_checkpoint,
+)
 from ropes_ros.learning.glimpse import MARGIN, SIDE, Aim, CascadeNet, GlimpseNet, bounded, cut
 from ropes_ros.learning.kinematics import Kinematics
 from ropes_ros.learning.mechanism import MechanismLikelihood
-from ropes_ros.learning.networks import Prediction
-from ropes_ros.learning.tasks import Batch, make_task
+from ropes_ros.learning.networks import AngleNet, Prediction
+from ropes_ros.learning.tasks import Batch, Task, make_task
 from ropes_ros.learning.train import (
+    INIT_RATE,
     Epoch,
     Progress,
     TaskFactory,
     TrainConfig,
     TrainResult,
+    follow,
     level_shares,
+    one_cycle,
     prepare,
+    takes_bfloat16,
 )
-from ropes_ros.learning.train import _follow as follow
-from ropes_ros.learning.train import _one_cycle as one_cycle
 from ropes_ros.robot import Robot
 
+HIDING = 1.5
+"""Variance of the change of guesses, in variances of what the first network memorised."""
 _CUTTING = int(SIDE * MARGIN)
 _CHUNK = 256
 
@@ -64,7 +76,8 @@ class RefineConfig:
         learning_rate: Peak of the one-cycle schedule (AdamW).
         weight_decay: Decoupled weight decay.
         ema_decay: Decay of the moving average of weights that is validated and exported.
-        jitter: Standard deviation of the random change of guesses, half ranges.
+        jitter: Standard deviation of the random change of guesses in half ranges, where the first network memorised
+            nothing; see `changed_by`.
         light, noise, occlusion: See `Augmentation`.
     """
 
@@ -73,7 +86,7 @@ class RefineConfig:
     learning_rate: float = 2e-3
     weight_decay: float = 0.1
     ema_decay: float = 0.998
-    jitter: float = 0.12
+    jitter: float = 0.05
     light: float = 0.25
     noise: float = 0.03
     occlusion: float = 0.25
@@ -94,7 +107,7 @@ class _Glimpses:
         self, pixels: PixelSource, aim: Aim, guess: NDArray[np.float64], indices: NDArray[np.int64], folder: Path
     ) -> None:
         self.aim, self.guess = aim, guess
-        self.spacing = float(aim.spacing)
+        self.spacing = aim.spacing.numpy()
         self.row = np.full(len(guess), -1)
         self.row[indices] = np.arange(len(indices))
         self.centres = self._aimed(guess)
@@ -103,12 +116,14 @@ class _Glimpses:
         for start in range(0, len(indices), _CHUNK):
             chosen = indices[start : start + _CHUNK]
             for frame, picture in zip(chosen, pixels.read(chosen), strict=True):
-                for number, centre in enumerate(self.centres[frame]):
-                    cut(picture, centre, self.spacing, _CUTTING, self.cuttings[self.row[frame], number])
+                for centre, spacing, cutting in zip(
+                    self.centres[frame], self.spacing, self.cuttings[self.row[frame]], strict=True
+                ):
+                    cut(picture, centre, float(spacing), _CUTTING, cutting)
 
     def take(self, indices: NDArray[np.int64], guess: NDArray[np.float64]) -> NDArray[np.uint8]:
         """Glimpses uint8 [n * M, SIDE, SIDE, 3] of frames [n], aimed by guesses float64 [n, J]."""
-        offset = (self._aimed(guess) - self.centres[indices]) / self.spacing + 0.5 * (_CUTTING - 1)
+        offset = (self._aimed(guess) - self.centres[indices]) / self.spacing[:, None] + 0.5 * (_CUTTING - 1)
         taken = np.empty((*offset.shape[:2], SIDE, SIDE, 3), dtype=np.uint8)
         for position, frame in enumerate(indices):
             for number in range(offset.shape[1]):
@@ -130,6 +145,7 @@ def refine(
     robot: Robot,
     config: RefineConfig | None = None,
     task: TaskFactory | None = None,
+    init: Path | None = None,
     on_step: Progress | None = None,
     on_epoch: Callable[[Epoch, float], None] | None = None,
 ) -> TrainResult:
@@ -142,6 +158,7 @@ def refine(
         robot: The robot that was recorded.
         config: Settings; the default ones when None.
         task: Makes the task in place of the likelihood of levels, as for `train`.
+        init: Checkpoint, or folder of a model with its checkpoint, whose second network is adapted if it has one.
         on_step: Progress callback.
         on_epoch: Called after each epoch with the log entry and the Bayes floor.
 
@@ -154,40 +171,57 @@ def refine(
     started = time.monotonic()
     torch.set_flush_denormal(True)
     content = load_checkpoint(checkpoint)
-    base = load_net(content)
     first = TrainConfig(**content["config"])
+    base: Any = load_net(content)
     split, seed = prepare(frames, first).split, first.seed
-    objective = MechanismLikelihood(
-        frames.log_density, level_shares(split.labels[split.train], len(frames.level_ids))
-    )
-    everything = np.sort(np.concatenate([split.train, split.validation]))
+    shares = level_shares(split.labels[split.train], len(frames.level_ids))
+    objective = MechanismLikelihood(frames.log_density, shares)
+    floor = float(objective.floor.mean())
+    wanted = np.sort(np.concatenate([split.train, split.validation]))
+    found = predict(base, frames, wanted)
     guess = np.zeros((len(frames), len(frames.joint_names)))
-    guess[everything] = bounded(torch.from_numpy(predict(base, frames, everything).angle)).numpy()
-    aim = _aim(frames, frames.details, robot, guess, split.train, seed)
+    guess[wanted] = bounded(torch.from_numpy(found.angle)).numpy()
+    loss = np.full(guess.shape, np.nan)
+    loss[wanted] = -log_likelihood(objective, found.angle, found.log_std, split.labels[wanted])
+    loss[split.labels < 0] = np.nan
+    jitter = changed_by(config.jitter, frames.level_label_noise, loss[split.train], loss[split.validation])
+    cascade = CascadeNet.of(base, _aim(frames, frames.details, robot, guess, split.train, seed))
+    if init is not None:
+        _start_from(cascade.look, init)
+    make: TaskFactory = task or partial(make_task, "mechanism")
+    loss_of = make(frames, shares, cast(AngleNet, cascade.look))
     out_dir.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="glimpses-", dir=out_dir))
     try:
-        glimpses = _Glimpses(frames.details, aim, guess, everything, folder)
-        cascade = CascadeNet.of(base, aim)
-        history = _fit(cascade.look, glimpses, frames, split, objective, config, task, seed, on_step, on_epoch)
+        stage = _Stage(
+            cascade.look,
+            loss_of,
+            _Glimpses(frames.details, cascade.aim, guess, wanted, folder),
+            split,
+            config,
+            seed,
+            jitter=jitter,
+            rate=config.learning_rate * (1.0 if init is None else INIT_RATE),
+            bfloat16=takes_bfloat16(first.precision, torch.device("cpu")),
+        )
+        history = stage.fit(on_step, None if on_epoch is None else partial(_with_floor, on_epoch, floor))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     best = min(history, key=lambda entry: entry.validation_loss)
-    net: nn.Module = cascade
-    if task is None and best.validation_loss > float(content["progress"][2]):
-        net = base
-    calibration = calibrate(net, frames, split, objective)
+    refined = task is not None or best.validation_loss < float(content["progress"][2])
+    net: Any = cascade if refined else base
+    calibration = calibrate(net, frames, split, objective, truncated=loss_of.truncated)
     earlier = [Epoch(**entry) for entry in content["history"]]
     save_checkpoint(
         out_dir / CHECKPOINT_FILE,
         {
-            **{key: content[key] for key in ("config", "bag_hash", "schedule_hash", "init", "findings")},
-            "refinement": asdict(config),
-            "refined": net is cascade,
+            **{key: content[key] for key in ("config", "bag_hash", "schedule_hash", "init", "findings", "supervision")},
+            "refinement": {**asdict(config), "jitter": jitter},
+            "refined": refined,
             "architecture": net.architecture(),
             "frames": frames.description(),
             "best": net.state_dict(),
-            "progress": content["progress"] if net is base else [0, 0, best.validation_loss, best.epoch],
+            "progress": [0, 0, best.validation_loss, best.epoch] if refined else content["progress"],
             "history": [asdict(entry) for entry in (*earlier, *history)],
             "calibration": calibration.to_dict(),
         },
@@ -195,12 +229,43 @@ def refine(
     return TrainResult(
         out_dir / CHECKPOINT_FILE,
         [*earlier, *history],
-        float(objective.floor.mean()),
-        best.epoch,
+        floor,
+        len(earlier) + best.epoch if refined else int(content["progress"][3]),
         calibration,
         time.monotonic() - started,
         len(split.train),
     )
+
+
+def changed_by(
+    least: float, label_noise: float, training: NDArray[np.float64], held_out: NDArray[np.float64]
+) -> float:
+    """Standard deviation of the random change of training guesses, half ranges.
+
+    On a video the first network recognises moments: its guesses of training frames lean to the levels that were
+    commanded then, which guesses of new frames do not. A second network that could read this off a guess would learn
+    to trust guesses. A net that is g nats better on training spans than on held-out ones has moved its angles by about
+    sqrt(2 g) times the label's noise (to second order of the likelihood in the angle); the change must hide that.
+
+    Args:
+        least: The change where nothing was memorised, half ranges.
+        label_noise: Standard deviation of the position label that a level amounts to, half ranges.
+        training: Regime loss of frames and joints, float64 [N, J], nats; not a number without a label.
+        held_out: The same of held-out frames.
+    """
+    memorised = max(0.0, float(np.nanmean(held_out) - np.nanmean(training)))
+    return math.sqrt(least**2 + HIDING * 2.0 * memorised * label_noise**2)
+
+
+def _with_floor(on_epoch: Callable[[Epoch, float], None], floor: float, entry: Epoch) -> None:
+    on_epoch(entry, floor)
+
+
+def _start_from(net: GlimpseNet, init: Path) -> None:
+    """Take over the second network's weights of a refined checkpoint."""
+    content = load_checkpoint(find_checkpoint(init))
+    if content["architecture"]["kind"] == "cascade":
+        net.load_state_dict(part(content["best"], "look"))
 
 
 def _aim(
@@ -220,106 +285,134 @@ def _aim(
     return Aim.at(kinematics, camera)
 
 
-def _fit(
-    net: GlimpseNet,
-    glimpses: _Glimpses,
-    frames: FrameSet,
-    split: Split,
-    objective: MechanismLikelihood,
-    config: RefineConfig,
-    task: TaskFactory | None,
-    seed: int,
-    on_step: Progress | None,
-    on_epoch: Callable[[Epoch, float], None] | None,
-) -> list[Epoch]:
-    """Train the second network; afterwards it holds the averaged weights of the best epoch."""
-    torch.manual_seed(seed)
-    for parameter in net.parameters():
-        parameter.requires_grad_(True)
-    net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    average = copy.deepcopy(net).requires_grad_(False)
-    shares = level_shares(split.labels[split.train], len(frames.level_ids))
-    make: TaskFactory = task or partial(make_task, "mechanism")
-    loss_of = make(frames, shares, net)
-    trained = [*net.parameters(), *(p for p in loss_of.parameters() if p.requires_grad)]
-    optimiser = torch.optim.AdamW(
-        [
-            {"params": [p for p in trained if p.ndim > 1], "weight_decay": config.weight_decay},
-            {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
-        ],
-        lr=config.learning_rate,
-    )
-    steps = max(1, len(split.train) // config.batch_size)
-    history: list[Epoch] = []
-    best: dict[str, Tensor] = {}
-    done = 0
-    for epoch in range(config.epochs):
-        began, total = time.monotonic(), 0.0
-        net.train()
-        for batch, guess in _batches(glimpses, split, config, seed, epoch, steps):
-            for group in optimiser.param_groups:
-                group["lr"] = config.learning_rate * one_cycle(done / (steps * config.epochs))
-            loss, _ = loss_of(lambda pictures, guess=guess: net(pictures, guess), batch)
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
-            optimiser.step()
-            done += 1
-            follow(average, net, min(config.ema_decay, (1 + done) / (10 + done)))
+class _Stage:
+    """The training of the second network.
+
+    Args:
+        net: The network; afterwards it holds the averaged weights of the best epoch.
+        loss_of: The task.
+        glimpses: What it sees.
+        split: The frames' uses and labels.
+        config: Settings.
+        seed: Source of the order of frames, of guesses and of the augmentation.
+        jitter: Standard deviation of the change of guesses, half ranges.
+        rate: Peak of the learning rate.
+        bfloat16: Whether products are taken in bfloat16.
+    """
+
+    def __init__(
+        self,
+        net: GlimpseNet,
+        loss_of: Task,
+        glimpses: _Glimpses,
+        split: Split,
+        config: RefineConfig,
+        seed: int,
+        *,
+        jitter: float,
+        rate: float,
+        bfloat16: bool,
+    ) -> None:
+        torch.manual_seed(seed)
+        self.net, self.loss_of, self.glimpses, self.split = net, loss_of, glimpses, split
+        self.config, self.seed, self.jitter, self.rate, self.bfloat16 = config, seed, jitter, rate, bfloat16
+        net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.average = copy.deepcopy(net).requires_grad_(False)
+        trained = [p for p in (*net.parameters(), *loss_of.parameters()) if p.requires_grad]
+        self.optimiser = torch.optim.AdamW(
+            [
+                {"params": [p for p in trained if p.ndim > 1], "weight_decay": config.weight_decay},
+                {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+            ],
+            lr=rate,
+        )
+        self.steps = max(1, len(split.train) // config.batch_size)
+        self.done = 0
+
+    def fit(self, on_step: Progress | None, on_epoch: Callable[[Epoch], None] | None) -> list[Epoch]:
+        """Train to the last epoch, and keep the best one."""
+        history: list[Epoch] = []
+        best: dict[str, Tensor] = {}
+        for number in range(self.config.epochs):
+            began = time.monotonic()
+            loss = self._epoch(number, on_step)
+            entry = Epoch(number + 1, loss, self._held_out(), time.monotonic() - began, "refinement")
+            if not history or entry.validation_loss < min(earlier.validation_loss for earlier in history):
+                best = copy.deepcopy(self.average.state_dict())
+            history.append(entry)
+            if on_epoch is not None:
+                on_epoch(entry)
+        self.net.load_state_dict(best)
+        self.net.eval()
+        return history
+
+    def _epoch(self, number: int, on_step: Progress | None) -> float:
+        """One pass over the training frames; the mean loss."""
+        config, total = self.config, 0.0
+        order = np.random.default_rng([self.seed, number]).permutation(self.split.train)
+        chosen = [np.sort(order[i * config.batch_size : (i + 1) * config.batch_size]) for i in range(self.steps)]
+        self.net.train()
+        for position, (batch, guess) in enumerate(self._batches(chosen, number)):
+            for group in self.optimiser.param_groups:
+                group["lr"] = self.rate * one_cycle(self.done / (self.steps * config.epochs))
+            loss = self._loss(self.net, batch, guess)
+            self.optimiser.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            torch.nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
+            self.optimiser.step()
+            self.done += 1
+            follow(self.average, self.net, min(config.ema_decay, (1 + self.done) / (10 + self.done)))
             value = loss.item()
             if not math.isfinite(value):
                 raise TrainingError(f"the loss of the refinement became {value}: lower its learning rate")
             total += value
             if on_step is not None:
-                on_step(done, steps * config.epochs, total / (done - epoch * steps))
-        held_out = _held_out(average, glimpses, split, objective)
-        entry = Epoch(epoch + 1, total / steps, held_out, time.monotonic() - began, "refinement")
-        if not history or held_out < min(earlier.validation_loss for earlier in history):
-            best = copy.deepcopy(average.state_dict())
-        history.append(entry)
-        if on_epoch is not None:
-            on_epoch(entry, float(objective.floor.mean()))
-    net.load_state_dict(best)
-    net.eval()
-    return history
+                on_step(self.done, self.steps * config.epochs, total / (position + 1))
+        return total / self.steps
 
+    def _loss(self, net: GlimpseNet, batch: Batch, guess: Tensor) -> Tensor:
+        def look(glimpses: Tensor) -> Prediction:
+            found: Prediction = net(glimpses, guess)
+            return Prediction(found.angle.float(), found.log_std.float(), found.features)
 
-def _batches(
-    glimpses: _Glimpses, split: Split, config: RefineConfig, seed: int, epoch: int, steps: int
-) -> Iterator[tuple[Batch, Tensor]]:
-    """Batches of augmented glimpses with the guesses they were aimed by, one made ahead by a thread."""
-    augmentation = Augmentation(shift=0, light=config.light, noise=config.noise, occlusion=config.occlusion)
-    order = np.random.default_rng([seed, epoch]).permutation(split.train)
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.bfloat16):
+            loss, _ = self.loss_of(look, batch)
+        return cast(Tensor, loss)
 
-    def make(number: int) -> tuple[Batch, Tensor]:
-        rng = np.random.default_rng([seed, epoch, number])
-        chosen = np.sort(order[number * config.batch_size : (number + 1) * config.batch_size])
-        guess = glimpses.guess[chosen] + rng.normal(0.0, config.jitter, (len(chosen), glimpses.guess.shape[1]))
-        pictures = augmentation(glimpses.take(chosen, guess), rng).unflatten(0, (len(chosen), -1))
-        labels = torch.from_numpy(split.labels[chosen].astype(np.int64))
-        return Batch(pictures, None, None, labels, torch.from_numpy(chosen)), torch.from_numpy(guess).float()
+    def _batches(self, chosen: list[NDArray[np.int64]], epoch: int) -> Iterator[tuple[Batch, Tensor]]:
+        """Augmented glimpses with the guesses that they were aimed by, one batch made ahead by a thread."""
+        config = self.config
+        augmentation = Augmentation(shift=0, light=config.light, noise=config.noise, occlusion=config.occlusion)
 
-    with ThreadPoolExecutor(1) as pool:
-        following = pool.submit(make, 0)
-        for number in range(steps):
-            made = following.result()
-            if number + 1 < steps:
-                following = pool.submit(make, number + 1)
-            yield made
+        def make(number: int) -> tuple[Batch, Tensor]:
+            rng = np.random.default_rng([self.seed, epoch, number])
+            guess = self.glimpses.guess[chosen[number]]
+            guess = guess + rng.normal(0.0, self.jitter, guess.shape)
+            return self._batch(chosen[number], guess, augmentation(self.glimpses.take(chosen[number], guess), rng))
 
+        with ThreadPoolExecutor(1) as pool:
+            following = pool.submit(make, 0)
+            for number in range(len(chosen)):
+                made = following.result()
+                if number + 1 < len(chosen):
+                    following = pool.submit(make, number + 1)
+                yield made
 
-@torch.no_grad()
-def _held_out(net: GlimpseNet, glimpses: _Glimpses, split: Split, objective: MechanismLikelihood) -> float:
-    """Regime loss on validation spans in nats, each joint weighing the same."""
-    net.eval()
-    total = torch.zeros(net.joints, dtype=torch.float64)
-    count = torch.zeros(net.joints, dtype=torch.float64)
-    for start in range(0, len(split.validation), _CHUNK):
-        chosen = split.validation[start : start + _CHUNK]
-        guess = glimpses.guess[chosen]
-        pictures = to_input(glimpses.take(chosen, guess)).unflatten(0, (len(chosen), -1))
-        found: Prediction = net(pictures, torch.from_numpy(guess).float())
-        labels = torch.from_numpy(split.labels[chosen].astype(np.int64))
-        total -= objective.log_likelihood(found.angle, found.log_std, labels).sum(dim=0)
-        count += (labels >= 0).sum(dim=0)
-    return float((total / count)[count > 0].mean())
+    def _batch(self, chosen: NDArray[np.int64], guess: NDArray[np.float64], pictures: Tensor) -> tuple[Batch, Tensor]:
+        labels = torch.from_numpy(self.split.labels[chosen].astype(np.int64))
+        glimpses = pictures.view(len(chosen), -1, 3, SIDE, SIDE)
+        return Batch(glimpses, None, None, labels, torch.from_numpy(chosen)), torch.from_numpy(guess).float()
+
+    @torch.no_grad()
+    def _held_out(self) -> float:
+        """Loss of the averaged weights on validation spans, without augmentation and with the guesses as they are."""
+        self.average.eval()
+        self.loss_of.eval()
+        total = 0.0
+        for start in range(0, len(self.split.validation), _CHUNK):
+            chosen = self.split.validation[start : start + _CHUNK]
+            guess = self.glimpses.guess[chosen]
+            batch, guesses = self._batch(chosen, guess, to_input(self.glimpses.take(chosen, guess)))
+            total += float(self._loss(self.average, batch, guesses)) * len(chosen)
+        self.loss_of.train()
+        return total / len(self.split.validation)

@@ -49,6 +49,7 @@ from ropes_ros.learning.scores import (
     score_matrix,
     to_latents,
 )
+from ropes_ros.learning.tasks import LEVELS_ONLY
 from ropes_ros.learning.train import Epoch, Progress, TrainResult, level_shares
 
 PERMUTATIONS = ("commands", "found")
@@ -254,6 +255,7 @@ def train_ropes(
             "progress": [len(history), run.done, history[-1].validation_loss, len(history)],
             "history": [asdict(entry) for entry in history],
             "calibration": calibration.to_dict(),
+            "supervision": LEVELS_ONLY,
             "notes": notes,
         },
     )
@@ -290,12 +292,11 @@ class _Run:
         self.net.to(self.device)
         self.pairs: list[LevelPair] = level_pairs(frames, config.levels)
         self.regimes, self.points = self._choose()
-        batches = [
-            len(self.points) * config.autoencoder_epochs,
-            sum(len(part) for pair in self.regimes for part in pair) * config.classifier_epochs,
-            len(self.points) * config.latent_epochs,
-        ]
-        self.total = sum(math.ceil(count / config.batch_size) for count in batches)
+        points = self._batches(len(self.points))
+        compared = sum(self._batches(sum(len(side) for side in pair)) for pair in self.regimes)
+        self.total = (
+            points * (config.autoencoder_epochs + config.latent_epochs) + compared * config.classifier_epochs
+        )
         self.done = 0
 
     def _choose(self) -> tuple[list[list[NDArray[np.int64]]], NDArray[np.int64]]:
@@ -317,6 +318,9 @@ class _Run:
             return np.sort(train[self.rng.choice(indices, count, replace=False)])
 
         return [[some(side) for side in pair] for pair in sides], some(points)
+
+    def _batches(self, count: int) -> int:
+        return -(-count // self.config.batch_size)
 
     def _images(self, indices: NDArray[np.int64]) -> Tensor:
         return to_input(self.frames.images[indices]).to(self.device)
@@ -498,7 +502,9 @@ class _Run:
         for name in ("order", "sign", "knots_z", "knots_u"):
             getattr(aligned, name).copy_(torch.from_numpy(getattr(alignment, name)))
         aligned.log_std.copy_(self._best_std(angle, self.split.validation)[0])
-        return aligned.eval(), calibrate(aligned, self.frames, self.split, self.objective)
+        return aligned.eval(), calibrate(
+            aligned, self.frames, self.split, self.objective, truncated=False
+        )
 
     def notes(self, alignment: Alignment, unexplained: float, classifier_loss: NDArray[np.float64]) -> list[str]:
         """What the user should know of how each stage went."""

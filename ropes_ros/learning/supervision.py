@@ -81,6 +81,7 @@ class CommandTask(Task):
         noise: float [N, J], half ranges, added to each frame's command; None for none.
     """
 
+    supervision = "the commanded positions, frame by frame; no measured pose"
     knots_s: Tensor
     knots_u: Tensor
     stamps_s: Tensor

@@ -43,6 +43,9 @@ _SAMPLE = 512
 """Frames from which the pixels' variance is taken."""
 
 
+LEVELS_ONLY = "the commanded levels; no measured pose"
+
+
 class Batch(NamedTuple):
     """What one step of training sees of N frames.
 
@@ -67,10 +70,14 @@ class Task(nn.Module):
     Attributes:
         views: 2 where the task wants `Batch.other`.
         neighbours: Whether the task wants `Batch.neighbour`.
+        supervision: What a model that was trained by it has been told, for its card.
+        truncated: Whether `Prediction.angle` is the location of a normal cut to [-1, 1], see `calibrate`.
     """
 
     views: int = 1
     neighbours: bool = False
+    truncated: bool = False
+    supervision: str = LEVELS_ONLY
 
     def forward(self, net: AngleNet, batch: Batch) -> tuple[Tensor, Prediction]:
         """The loss, a scalar, and the network's prediction on `batch.images`."""
@@ -107,6 +114,8 @@ class MechanismTask(Task):
         log_density: float64 [J, K, G].
         shares: float64 [J, K].
     """
+
+    truncated = True
 
     def __init__(self, log_density: NDArray[np.float64], shares: NDArray[np.float64]) -> None:
         super().__init__()

@@ -48,7 +48,7 @@ INIT_RATE = 0.25
 """Share of the learning rate with which a model that is started from is adapted."""
 REPORT_STEPS = 10
 """Steps between two looks at the loss, each of which waits for the device."""
-PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+PRECISIONS = ("auto", "float32", "bfloat16")
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,8 @@ class TrainConfig:
         dropout: Dropout before the head.
         ema_decay: Decay of the moving average of weights that is validated and exported.
         shift, light, noise, occlusion: See `Augmentation`.
-        precision: "float32", or "bfloat16" for the network's products (weights and losses stay float32).
+        precision: "float32", "bfloat16" for the network's products (weights and losses stay float32), or "auto":
+            bfloat16 where the hardware multiplies it faster.
         compile: Compile the network with torch.compile.
         span_s: Length of the contiguous spans of time that are split, in seconds.
         seed: Source of the split, the initial weights, the order of frames and the augmentation.
@@ -93,7 +94,7 @@ class TrainConfig:
     light: float = 0.25
     noise: float = 0.03
     occlusion: float = 0.5
-    precision: str = "float32"
+    precision: str = "auto"
     compile: bool = False
     span_s: float = 30.0
     seed: int = 0
@@ -388,7 +389,7 @@ class _Run:
         for number, batch in enumerate(self._loader(state.loss.task, augmentation)(chosen, state.epoch, world.rank)):
             in_stage = state.step - stage.first_step
             for group in state.optimiser.param_groups:
-                group["lr"] = rate * _one_cycle(in_stage / (stage.steps * stage.epochs))
+                group["lr"] = rate * one_cycle(in_stage / (stage.steps * stage.epochs))
             with self._precision():
                 loss, parts = wrapped(batch)
             state.optimiser.zero_grad(set_to_none=True)
@@ -396,7 +397,7 @@ class _Run:
             torch.nn.utils.clip_grad_norm_(wrapped.parameters(), 1.0)
             state.optimiser.step()
             state.step += 1
-            _follow(state.average, state.loss.net, min(config.ema_decay, (1 + in_stage) / (10 + in_stage)))
+            follow(state.average, state.loss.net, min(config.ema_decay, (1 + in_stage) / (10 + in_stage)))
             since += parts
             if (number + 1) % REPORT_STEPS == 0 or number + 1 == stage.steps:
                 mean = since.cpu() / (number % REPORT_STEPS + 1)
@@ -469,8 +470,8 @@ class _Run:
     def _precision(self) -> torch.autocast:
         return torch.autocast(
             self.world.device.type,
-            dtype=PRECISIONS[self.config.precision],
-            enabled=self.config.precision != "float32",
+            dtype=torch.bfloat16,
+            enabled=takes_bfloat16(self.config.precision, self.world.device),
         )
 
     def _net(self) -> AngleNet:
@@ -523,6 +524,7 @@ class _Run:
                 "architecture": best.architecture(),
                 "frames": self.frames.description(),
                 "findings": list(self.findings),
+                "supervision": state.loss.task.supervision,
                 "net": state.loss.net.state_dict(),
                 "task": state.loss.task.state_dict(),
                 "constraint": state.loss.constraint.state_dict(),
@@ -543,7 +545,9 @@ class _Run:
             net: AngleNet | AlignedNet = copy.deepcopy(state.average).cpu()
             if self.stages[-1].name not in ("mechanism", "given"):
                 net = aligned(net, self.frames, self.split, self.objective)
-            calibration = calibrate(net, self.frames, self.split, self.objective)
+            calibration = calibrate(
+                net, self.frames, self.split, self.objective, truncated=state.loss.task.truncated
+            )
             self._save(state, net, calibration)
         calibration = self.world.share(calibration)
         assert calibration is not None  # the first process has one
@@ -631,7 +635,16 @@ def _restore(state: _State, content: dict[str, Any], *, whole: bool) -> None:
         state.best_weights, state.best_loss, state.best_epoch = encoder_of(content)[1], best_loss, best_epoch
 
 
-def _one_cycle(progress: float) -> float:
+def takes_bfloat16(precision: str, device: torch.device) -> bool:
+    """Whether products are taken in bfloat16: as asked for, or where the hardware has instructions for them."""
+    if precision != "auto":
+        return precision == "bfloat16"
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return any(torch.cpu.get_capabilities().get(name, False) for name in ("avx512_bf16", "amx_bf16"))
+
+
+def one_cycle(progress: float) -> float:
     """Learning rate as a share of its peak: a short linear rise, then half a cosine down to 1 %."""
     if progress < 0.08:
         return 0.05 + 0.95 * progress / 0.08
@@ -639,7 +652,7 @@ def _one_cycle(progress: float) -> float:
 
 
 @torch.no_grad()
-def _follow(average: nn.Module, net: nn.Module, decay: float) -> None:
+def follow(average: nn.Module, net: nn.Module, decay: float) -> None:
     """Move the average's weights and statistics towards the net's."""
     followed, current = average.state_dict(), net.state_dict()
     floats = [name for name, value in followed.items() if value.dtype.is_floating_point]

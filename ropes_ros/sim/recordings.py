@@ -132,6 +132,8 @@ def record(
         bag_hash=digest,
         duplicates=0,
         details=details,
+        home=robot.home,
+        half_range=robot.half_range,
     )
     return Recording(frames, made.positions, made.commanded, robot)
 

@@ -32,8 +32,6 @@ from ropes_ros.learning.supervision import MAX_LAG_S, CommandSupervision
 from ropes_ros.learning.tasks import Batch, Task
 from ropes_ros.learning.train import TrainConfig, train
 
-BETA = 0.5
-"""Exponent of the variance that weighs the likelihood; see `gaussian_loss`."""
 FEW_STEPS = 1500
 FEW_RATE = 5e-4
 FEW_BATCH = 64
@@ -42,23 +40,19 @@ FEW_CHECK = 50
 
 
 def gaussian_loss(prediction: Prediction, target: Tensor) -> Tensor:
-    """Negative log likelihood of N(angle, std^2), each term weighed by std^(2 BETA) held constant.
-
-    The weight keeps frames of a large std from being given up, so that the angle is learned about as well as by
-    least squares and the std as well as by maximum likelihood (Seitzer et al., ICLR 2022, arXiv 2203.09168, sec. 3.3).
+    """Negative log likelihood of N(angle, std^2), up to a constant.
 
     Args:
         prediction: The network's, of N frames.
         target: float [N, J], half ranges; terms that are not a number are left out.
 
     Returns:
-        A scalar.
+        A scalar, nats a term.
     """
     known = torch.isfinite(target)
     error = torch.where(known, target - prediction.angle, torch.zeros_like(target))
     nats = 0.5 * error.square() * (-2.0 * prediction.log_std).exp() + prediction.log_std
-    weighed = nats * (2.0 * BETA * prediction.log_std.detach()).exp()
-    return torch.where(known, weighed, torch.zeros_like(weighed)).sum() / known.sum().clamp(min=1)
+    return torch.where(known, nats, torch.zeros_like(nats)).sum() / known.sum().clamp(min=1)
 
 
 def squared_loss(prediction: Prediction, target: Tensor) -> Tensor:
@@ -76,6 +70,7 @@ class PositionTask(Task):
         gaussian: Whether std is learned too, by `gaussian_loss`; else `squared_loss`.
     """
 
+    supervision = "a position of every labelled frame"
     targets: Tensor
 
     def __init__(self, u: NDArray[np.float64], *, gaussian: bool) -> None:

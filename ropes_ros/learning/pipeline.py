@@ -1,0 +1,115 @@
+"""All of training in one call: the first network, the second look, and the check for leaks.
+
+    result = learn(frames, out_dir, robot=load_robot("arm6"))
+    export(result.checkpoint, model_dir)
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ropes_ros.dataset import FrameSet
+from ropes_ros.learning.checkpoint import CHECKPOINT_FILE, load_checkpoint, load_net
+from ropes_ros.learning.mechanism import MechanismLikelihood
+from ropes_ros.learning.refine import RefineConfig, refine
+from ropes_ros.learning.train import (
+    Epoch,
+    Progress,
+    TaskFactory,
+    TrainConfig,
+    TrainResult,
+    level_shares,
+    prepare,
+    train,
+)
+from ropes_ros.learning.validation import leakage
+from ropes_ros.robot import Robot
+
+FIRST = "first"
+"""Folder, within that of a run, of the first network's checkpoint."""
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What `learn` gives.
+
+    Attributes:
+        result: Of the stage that was kept.
+        refined: Whether that is the second one.
+        findings: Sentences for the user: joints left out, weak spots, signs of leaks; empty where all is well.
+    """
+
+    result: TrainResult
+    refined: bool
+    findings: tuple[str, ...]
+
+
+def learn(
+    frames: FrameSet,
+    out_dir: Path,
+    *,
+    robot: Robot,
+    config: TrainConfig | None = None,
+    refinement: RefineConfig | None = None,
+    task: TaskFactory | None = None,
+    init: Path | None = None,
+    resume: bool = False,
+    log_dir: Path | None = None,
+    on_step: Progress | None = None,
+    on_epoch: Callable[[Epoch, float], None] | None = None,
+) -> Learned:
+    """Train on a recording.
+
+    Args:
+        frames: Images with the level of each joint; holds no angles.
+        out_dir: Folder for `checkpoint.pt`, and for the first network's in `first/`.
+        robot: The robot that was recorded.
+        config: Settings of the first network; the default ones when None.
+        refinement: Settings of the second look; None leaves it out.
+        task: Makes the task of both, in place of the one that the settings name.
+        init: Checkpoint, or folder of a model with its checkpoint, whose weights are adapted.
+        resume: Continue an interrupted first stage.
+        log_dir: Folder for TensorBoard's event files of the first stage; none are written when None.
+        on_step: Progress callback of each stage.
+        on_epoch: Called after each epoch with the log entry and the Bayes floor.
+
+    Raises:
+        TrainingError: Nothing can be learned from the recording, a setting is unknown, a checkpoint does not fit.
+    """
+    config = config or TrainConfig()
+    first = train(
+        frames,
+        out_dir / FIRST,
+        config=config,
+        task=task,
+        init=init,
+        resume=resume,
+        log_dir=log_dir,
+        on_step=on_step,
+        on_epoch=on_epoch,
+    )
+    result = first
+    if refinement is None:
+        shutil.copyfile(first.checkpoint, out_dir / CHECKPOINT_FILE)
+    else:
+        result = refine(
+            frames,
+            first.checkpoint,
+            out_dir,
+            robot=robot,
+            config=refinement,
+            task=task,
+            init=init,
+            on_step=on_step,
+            on_epoch=on_epoch,
+        )
+    prepared = prepare(frames, config)
+    content = load_checkpoint(out_dir / CHECKPOINT_FILE)
+    objective = MechanismLikelihood(
+        frames.log_density, level_shares(prepared.split.labels[prepared.split.train], len(frames.level_ids))
+    )
+    report = leakage(load_net(content), frames, prepared.split, objective, control=prepared.control)
+    return Learned(result, bool(content.get("refined")), (*prepared.findings, *report.sentences))
