@@ -1,5 +1,6 @@
 # make demo   set up .venv and run the demo: simulate, record, learn, estimate, report
 # make test   lint, type check and test
+# make verify-accuracy   evaluate the committed models against their targets; TRAIN=1 trains them anew first, for hours
 # make clean  remove what these two made, .venv included
 #
 # PYTHON=python3.12 picks the interpreter that .venv is made with; TESTS=test/test_cli.py picks tests.
@@ -9,10 +10,11 @@ TESTS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 PARTS := sim,train,standalone,cpu
+MORE := bench,log,test
 DECLARED := setup.py setup.cfg pyproject.toml constraints.txt
 LIBRARIES := libegl1 libgl1 libgl1-mesa-dri
 
-.PHONY: demo test clean libraries
+.PHONY: demo test verify-accuracy clean libraries
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed libraries
@@ -22,6 +24,9 @@ test: $(VENV)/.installed-test libraries
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q -m "not slow" $(TESTS)
+
+verify-accuracy: $(VENV)/.installed-test libraries
+	$(BIN)/ropes bench verify $(if $(TRAIN),--train)
 
 clean:
 	rm -rf $(VENV) build install log out dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
@@ -39,7 +44,7 @@ $(VENV)/.installed: $(DECLARED) | $(BIN)/python
 	@touch $@
 
 $(VENV)/.installed-test: $(VENV)/.installed
-	$(BIN)/python -m pip install --disable-pip-version-check -q -e '.[$(PARTS),test]' -c constraints.txt
+	$(BIN)/python -m pip install --disable-pip-version-check -q -e '.[$(PARTS),$(MORE)]' -c constraints.txt
 	@touch $@
 
 # The system libraries that off-screen rendering needs, where Debian's tools can say that they are missing.

@@ -21,8 +21,10 @@ def tree(*folders):
 
 
 EXTRAS = {
-    "sim": ["mujoco>=3.2"],
-    "train": ["torch>=2.5", "onnx>=1.16", "matplotlib>=3.8"],
+    "sim": ["mujoco>=3.2", "zstandard>=0.22"],
+    "train": ["torch>=2.5", "onnx>=1.16", "matplotlib>=3.8", "scipy>=1.11"],
+    "bench": ["scikit-learn>=1.4"],
+    "log": ["tensorboard>=2.16"],
     "standalone": ["cyclonedds>=11"],
     "cpu": ["onnxruntime>=1.20"],
     "gpu": ["onnxruntime-gpu>=1.20"],

@@ -121,7 +121,7 @@ def _table(figures: dict[str, Any]) -> str:
         if isinstance(value, list):
             return ", ".join(f"{entry:.2f}" for entry in value)
         if isinstance(value, dict):
-            return ", ".join(f"{key} {entry}" for key, entry in value.items())
+            return ", ".join(f"{key} {shown(entry)}" for key, entry in value.items())
         return str(value)
 
     rows = "".join(

@@ -14,7 +14,7 @@ from test_tasks import GRID, SHARES, SIZE, angles_of, bumps, draw_levels, frame_
 
 from ropes_ros.dataset import FrameSet, Split, split_spans
 from ropes_ros.errors import TrainingError
-from ropes_ros.learning.align import Alignment, AlignedNet, align, aligned
+from ropes_ros.learning.align import AlignedNet, Alignment, align, aligned
 from ropes_ros.learning.mechanism import MechanismLikelihood
 from ropes_ros.learning.networks import AngleNet, build
 
@@ -122,8 +122,19 @@ def test_what_cannot_be_aligned_is_refused(frames: FrameSet, split: Split) -> No
     with pytest.raises(TrainingError, match="joint elbow: its latent is the same"):
         align(u * [1.0, 0.0], frames, split)
     few = split._replace(labels=np.where(np.arange(COUNT)[:, None] < 50, split.labels, np.int16(-1)))
-    with pytest.raises(TrainingError, match="joint shoulder: .* labelled frames are too few"):
+    with pytest.raises(TrainingError, match=r"joint shoulder: .* labelled frames are too few"):
         align(u, frames, few)
+
+
+def test_a_joint_without_labels_is_left_at_home(frames: FrameSet, split: Split) -> None:
+    u = angles_of(COUNT)
+    blind = split._replace(labels=split.labels.copy())
+    blind.labels[:, 0] = -1
+    found = align(distorted(u), frames, blind)
+    assert found.order[1] == 1 and found.order[0] != 1
+    assert found.sign_identified.tolist() == [False, True] and found.correlation[0] == 0.0
+    angle = found.apply(distorted(u))
+    assert (angle[:, 0] == 0.0).all() and np.abs(angle[:, 1] - u[:, 1]).mean() < 0.02
 
 
 def test_an_aligned_network_does_what_the_alignment_says(frames: FrameSet) -> None:

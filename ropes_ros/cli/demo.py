@@ -18,7 +18,7 @@ def demo(
     out: Annotated[Path, typer.Option(help="Folder for bag, model, logs and report.")] = Path("out/demo"),
     seed: Annotated[int, typer.Option(min=0, help="Seed of schedule, training and fresh motion.")] = 0,
     minutes: Annotated[float, typer.Option(min=1.0, help="Simulated minutes to record.")] = 24.0,
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over the recorded frames.")] = 7,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes of the first network over the recorded frames.")] = 6,
     live: Annotated[float, typer.Option(min=5.0, help="Seconds of fresh motion to estimate.")] = 60.0,
     as_json: Json = False,
 ) -> None:

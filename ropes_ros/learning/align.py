@@ -43,7 +43,7 @@ class Alignment:
         sign_identified: bool [J]; False where the levels cannot tell the direction, and +1 was taken.
         correlation: float64 [J], magnitude of the correlation of the latent with what the level says of the joint.
         knots_z: float64 [J, Q], strictly increasing, in units of the ordered and signed latent.
-        knots_u: float64 [J, Q], increasing, half ranges.
+        knots_u: float64 [J, Q], half ranges, increasing or, for ties and joints without labels, level.
     """
 
     order: NDArray[np.int64]
@@ -72,7 +72,8 @@ def align(
 ) -> Alignment:
     """Find order, direction and map of latents from what was commanded.
 
-    Training and calibration spans are used; validation spans stay unseen.
+    Training and calibration spans are used; validation spans stay unseen. A joint without any label is left at home:
+    it gets a latent that no other joint wants, and a map to 0.
 
     Args:
         latents: float [N, D], D at least J, one row for every frame of the set; rows of NaN are left out.
@@ -93,7 +94,7 @@ def align(
     values, labels, segments = np.asarray(latents[used], dtype=np.float64), split.labels[used], frames.segments[used]
     for joint, name in enumerate(frames.joint_names):
         count = int((labels[:, joint] >= 0).sum())
-        if count < LEAST_FRAMES:
+        if 0 < count < LEAST_FRAMES:
             raise TrainingError(f"joint {name}: {count} labelled frames are too few to align it; record longer")
     direct, folded = _correlations(values, labels, frames)
     found = _assigned(np.maximum(np.abs(direct), np.abs(folded))) if order is None else np.asarray(order)
@@ -131,6 +132,8 @@ def _correlations(
     density /= density.sum(axis=2, keepdims=True)
     for joint in range(count):
         rows = labels[:, joint] >= 0
+        if not rows.any():
+            continue
         own = labels[rows, joint]
         shares = np.bincount(own, minlength=len(frames.level_ids)) / len(own)
         means = density[joint] @ frames.grid
@@ -153,7 +156,7 @@ def _correlation(known: NDArray[np.float64], latents: NDArray[np.float64]) -> ND
 
 def _assigned(score: NDArray[np.float64]) -> NDArray[np.int64]:
     """The column of each row, all different, with the largest sum of scores [J, D] (Kuhn, 1955)."""
-    from scipy.optimize import linear_sum_assignment  # type: ignore[import-untyped]
+    from scipy.optimize import linear_sum_assignment
 
     columns: NDArray[np.int64] = linear_sum_assignment(score, maximize=True)[1]
     return columns
@@ -164,6 +167,8 @@ def _quantile_map(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Knots (z, u) at which the latent's quantiles are those of the commanded positions of the same frames."""
     own = labels[labels >= 0]
+    if not len(own):
+        return np.linspace(-1.0, 1.0, len(SHARES)), np.zeros(len(SHARES))
     shares = np.bincount(own, minlength=len(frames.level_ids)) / len(own)
     mixture = shares @ np.exp(frames.log_density[joint])
     steps = 0.5 * (mixture[1:] + mixture[:-1]) * np.diff(frames.grid)
@@ -234,6 +239,8 @@ KINDS["aligned"] = _aligned_net
 def aligned(net: nn.Module, frames: FrameSet, split: Split, objective: MechanismLikelihood) -> AlignedNet:
     """A network with its latents turned into angles, and the spread that the regimes find likeliest.
 
+    A joint without labels in the calibration spans gets the largest spread.
+
     Args:
         net: The trained network; its `angle` is the latent.
         frames: The frames.
@@ -260,5 +267,5 @@ def aligned(net: nn.Module, frames: FrameSet, split: Split, objective: Mechanism
     likelihood = torch.stack(
         [objective.log_likelihood(angle, torch.full_like(angle, float(step)), labels).sum(dim=0) for step in steps]
     )
-    outer.log_std.copy_(steps[likelihood.argmax(dim=0)])
+    outer.log_std.copy_(torch.where((labels >= 0).any(dim=0), steps[likelihood.argmax(dim=0)], LOG_STD_RANGE[1]))
     return outer.eval()

@@ -26,7 +26,7 @@ from ropes_ros.learning.networks import LOG_STD_RANGE, Prediction
 SIDE = 64
 """Width and height of a glimpse in its own pixels."""
 MARGIN = 2.0
-"""Side of the cuttings that training glimpses are taken from, in sides of a glimpse."""
+"""Most that the side of the cuttings may be that training glimpses are taken from, in sides of a glimpse."""
 REACHES = (0.2, 0.28)
 """Half the side of the glimpses of elbow and tool in space, as shares of the length of the chain to the tip."""
 CORRECTION = 0.3

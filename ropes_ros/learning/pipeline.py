@@ -6,9 +6,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ropes_ros.dataset import FrameSet
@@ -63,6 +65,8 @@ def learn(
 ) -> Learned:
     """Train on a recording.
 
+    Of processes that `torchrun` started, all train the first network and the first one goes on alone.
+
     Args:
         frames: Images with the level of each joint; holds no angles.
         out_dir: Folder for `checkpoint.pt`, and for the first network's in `first/`.
@@ -80,6 +84,7 @@ def learn(
         TrainingError: Nothing can be learned from the recording, a setting is unknown, a checkpoint does not fit.
     """
     config = config or TrainConfig()
+    started = time.monotonic()
     first = train(
         frames,
         out_dir / FIRST,
@@ -92,6 +97,8 @@ def learn(
         on_epoch=on_epoch,
     )
     result = first
+    if int(os.environ.get("RANK", "0")) > 0:  # what follows is not shared among processes
+        return Learned(first, False, ())
     if refinement is None:
         shutil.copyfile(first.checkpoint, out_dir / CHECKPOINT_FILE)
     else:
@@ -112,4 +119,5 @@ def learn(
         frames.log_density, level_shares(prepared.split.labels[prepared.split.train], len(frames.level_ids))
     )
     report = leakage(load_net(content), frames, prepared.split, objective, control=prepared.control)
+    result = replace(result, seconds=time.monotonic() - started)
     return Learned(result, bool(content.get("refined")), (*prepared.findings, *report.sentences))

@@ -62,7 +62,8 @@ from ropes_ros.robot import Robot
 
 HIDING = 1.5
 """Variance of the change of guesses, in variances of what the first network memorised."""
-_CUTTING = int(SIDE * MARGIN)
+COVERED = 0.95
+"""Share of changed guesses whose glimpses lie wholly within the cuttings, unless those would pass `MARGIN`."""
 _CHUNK = 256
 
 
@@ -95,23 +96,33 @@ class RefineConfig:
 class _Glimpses:
     """Training's glimpses: cut once around the first network's guesses, with a margin; then moved with each guess.
 
+    Beyond a cutting its last pixel is repeated.
+
     Args:
         pixels: The region's pixels.
         aim: Where to look.
         guess: Normalised angles of all frames, float64 [N, J].
         indices: Frames that will be asked for, int64 [n], increasing.
+        jitter: Standard deviation by which guesses will be changed, half ranges.
         folder: Where the cuttings are kept.
     """
 
     def __init__(
-        self, pixels: PixelSource, aim: Aim, guess: NDArray[np.float64], indices: NDArray[np.int64], folder: Path
+        self,
+        pixels: PixelSource,
+        aim: Aim,
+        guess: NDArray[np.float64],
+        indices: NDArray[np.int64],
+        jitter: float,
+        folder: Path,
     ) -> None:
         self.aim, self.guess = aim, guess
         self.spacing = aim.spacing.numpy()
         self.row = np.full(len(guess), -1)
         self.row[indices] = np.arange(len(indices))
         self.centres = self._aimed(guess)
-        shape = (len(indices), len(aim.weights), _CUTTING, _CUTTING, 3)
+        self.side = self._side(guess[indices], jitter)
+        shape = (len(indices), len(aim.weights), self.side, self.side, 3)
         self.cuttings = np.lib.format.open_memmap(folder / "cuttings.npy", mode="w+", dtype=np.uint8, shape=shape)
         for start in range(0, len(indices), _CHUNK):
             chosen = indices[start : start + _CHUNK]
@@ -119,17 +130,24 @@ class _Glimpses:
                 for centre, spacing, cutting in zip(
                     self.centres[frame], self.spacing, self.cuttings[self.row[frame]], strict=True
                 ):
-                    cut(picture, centre, float(spacing), _CUTTING, cutting)
+                    cut(picture, centre, float(spacing), self.side, cutting)
 
     def take(self, indices: NDArray[np.int64], guess: NDArray[np.float64]) -> NDArray[np.uint8]:
         """Glimpses uint8 [n * M, SIDE, SIDE, 3] of frames [n], aimed by guesses float64 [n, J]."""
-        offset = (self._aimed(guess) - self.centres[indices]) / self.spacing[:, None] + 0.5 * (_CUTTING - 1)
+        offset = (self._aimed(guess) - self.centres[indices]) / self.spacing[:, None] + 0.5 * (self.side - 1)
         taken = np.empty((*offset.shape[:2], SIDE, SIDE, 3), dtype=np.uint8)
         for position, frame in enumerate(indices):
             for number in range(offset.shape[1]):
                 cutting = self.cuttings[self.row[frame], number]
                 cut(cutting, offset[position, number], 1.0, SIDE, taken[position, number])
         return taken.reshape(-1, SIDE, SIDE, 3)
+
+    def _side(self, guess: NDArray[np.float64], jitter: float) -> int:
+        """Width and height of the cuttings in pixels of a glimpse."""
+        sample = guess[np.linspace(0, len(guess) - 1, 1000).astype(np.int64)]
+        changed = sample + np.random.default_rng(0).normal(0.0, jitter, sample.shape)
+        moved = np.abs(self._aimed(changed) - self._aimed(sample)).max(axis=2) / self.spacing
+        return int(min(SIDE + 2.0 * np.quantile(moved, COVERED), MARGIN * SIDE))
 
     @torch.no_grad()
     def _aimed(self, guess: NDArray[np.float64]) -> NDArray[np.float32]:
@@ -196,7 +214,7 @@ def refine(
         stage = _Stage(
             cascade.look,
             loss_of,
-            _Glimpses(frames.details, cascade.aim, guess, wanted, folder),
+            _Glimpses(frames.details, cascade.aim, guess, wanted, jitter, folder),
             split,
             config,
             seed,

@@ -265,7 +265,8 @@ class ScoreConstraint(Constraint):
             joints = len(self.table)
             off = (shares - torch.eye(joints, device=matrix.device)).abs().sum() / joints
             unexplained = (features - self.decoder(latents)).square().mean()
-            return off + RECONSTRUCTION_WEIGHT * unexplained + ldr_loss(logits, self.regimes(batch.labels))
+            loss: Tensor = off + RECONSTRUCTION_WEIGHT * unexplained + ldr_loss(logits, self.regimes(batch.labels))
+            return loss
 
     def regimes(self, labels: Tensor) -> Tensor:
         """Regime of each frame in each pair, int16 [N, P]: 0 first, 1 second, -1 neither; labels int64 [N, J]."""
