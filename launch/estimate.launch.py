@@ -12,7 +12,9 @@ def generate_launch_description() -> LaunchDescription:
         [
             *common_arguments(),
             params_argument("estimator"),
-            DeclareLaunchArgument("model", description="Folder of the model (holds model.onnx and card.md)"),
+            DeclareLaunchArgument(
+                "model", default_value="", description="Folder of the model; the robot's shipped one when empty"
+            ),
             DeclareLaunchArgument(
                 "image_topic", default_value="camera/image_raw", description="Camera topic to watch"
             ),

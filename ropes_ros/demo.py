@@ -30,8 +30,7 @@ from rich.table import Table
 from ropes_ros import __version__
 from ropes_ros.bags import open_bag
 from ropes_ros.cdr import header_stamp
-from ropes_ros.errors import RopesError, RuntimeSetupError
-from ropes_ros.paths import share_dir
+from ropes_ros.errors import ModelError, RopesError, RuntimeSetupError
 from ropes_ros.processes import Processes, has_ros, node_command
 from ropes_ros.regimes import Schedule, make_schedule
 from ropes_ros.robot import Robot, load_robot
@@ -459,11 +458,12 @@ def _report(
 
 def _shipped(robot: Robot, live: Path, stamps_ns: NDArray[np.int64]) -> dict[str, float] | None:
     """Errors on the same frames of the model that comes with the package for this robot; None where none does."""
-    from ropes_ros.encoder import load_encoder
+    from ropes_ros.encoder import load_encoder, shipped_model
     from ropes_ros.evaluation import compare, estimate_bag
 
-    folder = share_dir() / "models" / robot.name
-    if not (folder / "model.onnx").is_file():
+    try:
+        folder = shipped_model(robot.name)
+    except ModelError:
         return None
     estimates = estimate_bag(load_encoder(folder), live)
     metrics = compare(robot, estimates.select(np.isin(estimates.stamps_ns, stamps_ns)), live).metrics

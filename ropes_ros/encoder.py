@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ropes_ros.errors import ModelError, RuntimeSetupError
+from ropes_ros.paths import share_dir
 
 SCHEMA_VERSION = 2
 METADATA_KEY = "ropes_ros"
@@ -171,6 +172,18 @@ class Encoder:
             )
         position, std, novelty = self._session.run(list(OUTPUTS), {INPUT: batch})
         return Estimate(position, std, novelty)
+
+
+def shipped_model(robot: str) -> Path:
+    """Folder of the model that comes with the package for a robot preset.
+
+    Raises:
+        ModelError: None does.
+    """
+    folder = share_dir() / "models" / robot
+    if not (folder / "model.onnx").is_file():
+        raise ModelError(f"no model of robot {robot!r} comes with ropes_ros: name one, or make one with `ropes export`")
+    return folder
 
 
 def load_encoder(

@@ -312,7 +312,7 @@ def test_the_published_recipes_time_from_its_steps() -> None:
     for begin in (21.0, 30.0):  # what lies before the first classifier is start-up
         moments += [begin, begin + 1.0, begin + 2.0, begin + 3.0]
     moments += [38.5, 39.0]
-    found = whole_run(moments, 512, 2)
+    found = whole_run(moments, 512, 256, 2)
     scale = 10_000 / 512
     assert (PUBLISHED.autoencoder_epochs, PUBLISHED.classifier_epochs, PUBLISHED.latent_epochs) == (100, 10, 150)
     assert found["autoencoder_seconds"] == pytest.approx(scale * 100 * 2 * 3.0)
@@ -322,6 +322,8 @@ def test_the_published_recipes_time_from_its_steps() -> None:
     assert found["latent_seconds"] == pytest.approx(scale * 150 * 2 * 0.5)
     stages = [value for name, value in found.items() if name != "published_seconds"]
     assert found["published_seconds"] == pytest.approx(sum(stages))
+    with pytest.raises(TrainingError, match="fewer than 512 images"):
+        whole_run(moments[:-1], 512, 256, 2)
 
 
 # The page.

@@ -257,7 +257,9 @@ def test_a_robot_given_by_its_preset_gets_from_bag_to_estimates(
     monkeypatch.chdir(stick)
     preset = ("--robot", "robot/robot.yaml")
     train = ("train", "bag", "--out", "out", "--epochs", "1", "--size", "32x24", "--cache", "cache", "--json")
-    status, out, err = ropes(capfd, monkeypatch, *train)
+    status, _, err = ropes(capfd, monkeypatch, *train)
+    assert status == 1 and "unknown robot 'stick'" in err and "--no-refine" in err
+    status, out, err = ropes(capfd, monkeypatch, *train, *preset)
     assert status == 0, err
     checkpoint = json.loads(out)["checkpoint"]
     status, _, err = ropes(capfd, monkeypatch, "export", checkpoint, "model")

@@ -421,7 +421,7 @@ def test_what_cannot_be_loaded_ends_the_process_with_one_line(
     good = {"model": str(tiny_model), "robot": "arm6"}
     cases = {
         "no such model; make one with `ropes export`": {**good, "model": str(tmp_path / "none")},
-        "parameter model is empty": {**good, "model": ""},
+        "no model of robot 'stick' comes with ropes_ros": {"model": "", "robot": str(tmp_path / "robot.yaml")},
         "was trained for robot 'arm6', not 'stick'": {**good, "robot": str(tmp_path / "robot.yaml")},
         "a GPU was required": {**good, "require_gpu": True},
     }

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ropes_ros.dataset import FrameSet
+from ropes_ros.errors import TrainingError
 from ropes_ros.learning.ropes import RopesConfig, train_ropes
 
 PUBLISHED = RopesConfig()
@@ -31,12 +32,15 @@ def measure_published(frames: FrameSet, folder: Path, images: int) -> dict[str, 
         `published_seconds` of the whole run, and those of its stages; `measured_seconds` of what was run for that.
     """
     moments: list[float] = []
-    config = RopesConfig(frames_per_regime=images, autoencoder_epochs=1, classifier_epochs=1, latent_epochs=1)
+    batch = min(PUBLISHED.batch_size, images // 2)
+    config = RopesConfig(
+        frames_per_regime=images, batch_size=batch, autoencoder_epochs=1, classifier_epochs=1, latent_epochs=1
+    )
     result = train_ropes(frames, folder, config=config, on_step=lambda *_: moments.append(time.monotonic()))
-    return {**whole_run(moments, images, len(frames.joint_names)), "measured_seconds": result.seconds}
+    return {**whole_run(moments, images, batch, len(frames.joint_names)), "measured_seconds": result.seconds}
 
 
-def whole_run(moments: list[float], images: int, joints: int) -> dict[str, Any]:
+def whole_run(moments: list[float], images: int, batch: int, joints: int) -> dict[str, Any]:
     """The published run's seconds from the moments at which the steps of one pass of every stage ended.
 
     Steps are timed by the median of what lies between two moments of one stage. What the second stage does besides
@@ -44,10 +48,16 @@ def whole_run(moments: list[float], images: int, joints: int) -> dict[str, Any]:
 
     Args:
         moments: Seconds, float [steps], of `autoencoder + pairs x classifier + latents` steps.
-        images: Images a regime.
+        images: Images a regime, at least two batches.
+        batch: Images a step; the time of an image hardly depends on it.
         joints: Number of joints, which is that of pairs.
+
+    Raises:
+        TrainingError: There were not so many steps, because regimes had fewer images.
     """
-    one, two = math.ceil(images / PUBLISHED.batch_size), math.ceil(2 * images / PUBLISHED.batch_size)
+    one, two = math.ceil(images / batch), math.ceil(2 * images / batch)
+    if len(moments) != 2 * one + joints * two:
+        raise TrainingError(f"a regime has fewer than {images} images to time the published recipe on: record more")
     took = np.diff(moments)
     classifiers = [took[one + pair * two : one + (pair + 1) * two - 1] for pair in range(joints)]
     between = [took[one + pair * two - 1] for pair in range(1, joints + 1)]

@@ -17,7 +17,7 @@ from ropes_ros.cli.output import (
     print_json,
     topics_by_role,
 )
-from ropes_ros.errors import RuntimeSetupError, TrainingError
+from ropes_ros.errors import RobotError, RuntimeSetupError, TrainingError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -93,7 +93,6 @@ def train(
     from ropes_ros.learning.pipeline import learn
     from ropes_ros.learning.refine import RefineConfig
     from ropes_ros.regimes import Schedule
-    from ropes_ros.robot import load_robot
 
     if method not in METHODS:
         raise TrainingError(f"--method {method}: take one of {', '.join(METHODS)}")
@@ -133,13 +132,14 @@ def train(
         if method == "ropes":
             result, findings = _ropes(frames, out, seed, on_step, on_epoch)
         else:
-            arm = load_robot(robot or frames.robot)
+            look_closer = refine and task == "mechanism"
+            arm = _arm(robot or frames.robot) if look_closer or supervision == "commands" else None
             learned = learn(
                 frames,
                 out,
                 robot=arm,
                 config=config,
-                refinement=RefineConfig() if refine and task == "mechanism" else None,
+                refinement=RefineConfig() if look_closer else None,
                 task=_commands(bag, arm, topics_by_role(topic), seed) if supervision == "commands" else None,
                 init=init,
                 resume=resume,
@@ -170,6 +170,16 @@ def train(
     )
 
 
+def _arm(robot: str) -> Robot:
+    """The robot that was recorded, by its preset's name or path."""
+    from ropes_ros.robot import load_robot
+
+    try:
+        return load_robot(robot)
+    except RobotError as error:
+        raise RobotError(f"{error}; name it with --robot FILE, or leave out what needs it (--no-refine)") from None
+
+
 def _ropes(
     frames: FrameSet, out: Path, seed: int, on_step: Progress, on_epoch: Callable[[Epoch, float], None]
 ) -> tuple[TrainResult, tuple[str, ...]]:
@@ -180,7 +190,7 @@ def _ropes(
     return result, tuple(result.notes)
 
 
-def _commands(bag: Path, robot: Robot, topics: dict[str, str], seed: int) -> CommandSupervision:
+def _commands(bag: Path, robot: Robot | None, topics: dict[str, str], seed: int) -> CommandSupervision:
     """The likelihood of the commanded positions, from the bag's command topic."""
     from ropes_ros.commands import load_commands
     from ropes_ros.learning.supervision import commands_task

@@ -120,7 +120,10 @@ def record(
 
 def estimate(
     source: Annotated[str, typer.Argument(metavar="BAG_OR_TOPIC", help="A bag, or the camera topic to watch.")],
-    model: Annotated[Path, typer.Option("--model", "-m", help="Folder of the model, or its model.onnx.")],
+    model: Annotated[
+        Path | None,
+        typer.Option("--model", "-m", help="Model folder or model.onnx; the one shipped for the robot if none."),
+    ] = None,
     robot: RobotOption = "arm6",
     csv_path: Annotated[
         Path | None, typer.Option("--csv", help="Over a bag: write one row a frame to this file, - for stdout.")
@@ -132,6 +135,10 @@ def estimate(
     as_json: Json = False,
 ) -> None:
     """Estimate joint angles: over a bag, or live from a camera topic until Ctrl-C."""
+    if model is None:
+        from ropes_ros.encoder import shipped_model
+
+        model = shipped_model(robot)
     if not model.exists():
         raise ModelError(f"{model} does not exist; name a model's folder, or make one with `ropes export`")
     if Path(source).exists():

@@ -33,7 +33,9 @@ LEAST_SEGMENTS = 80
 FOLDS = 4
 REFERENCE_FRAMES = 5000
 RIDGE = 1e-3
-"""Added to the features' variances, as a share of the largest, before they are whitened."""
+"""Added to the variances of the standardised features' principal components, as a share of the largest."""
+LEAST_SPREAD = 1e-4
+"""Least standard deviation of a feature, as a share of the largest: what never varied in training is not weighed up."""
 IGNORANCE = 3.0**-0.5
 """Standard deviation of an angle of which only the range is known, half ranges."""
 
@@ -182,9 +184,10 @@ def calibrate(
     """
     evenly = np.linspace(0, len(split.train) - 1, min(REFERENCE_FRAMES, len(split.train))).astype(np.int64)
     features = predict(net, frames, split.train[evenly]).features
-    mean = features.mean(axis=0)
-    values, vectors = np.linalg.eigh(np.cov((features - mean).T))
-    axes = vectors / np.sqrt(np.maximum(values, 0.0) + RIDGE * values.max())
+    mean, spread = features.mean(axis=0), features.std(axis=0)
+    unit = 1.0 / np.maximum(spread, LEAST_SPREAD * spread.max())
+    values, vectors = np.linalg.eigh(np.cov(((features - mean) * unit).T))
+    axes = unit[:, None] * vectors / np.sqrt(np.maximum(values, 0.0) + RIDGE * values.max())
     pooled = np.union1d(split.validation, split.calibration)
     angle, log_std, features = predict(net, frames, pooled)
     held_out = _HeldOut(angle, log_std, split.labels[pooled], frames.segments[pooled])

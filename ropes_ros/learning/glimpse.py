@@ -9,7 +9,7 @@ angles. It learns from the same likelihood of commanded levels, nothing else.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import cv2
 import numpy as np
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from ropes_ros.learning import networks
 from ropes_ros.learning.camera import Camera
 from ropes_ros.learning.kinematics import Kinematics
-from ropes_ros.learning.networks import LOG_STD_RANGE, Prediction
+from ropes_ros.learning.networks import LOG_STD_RANGE, Prediction, with_statistics
 
 SIDE = 64
 """Width and height of a glimpse in its own pixels."""
@@ -105,7 +105,7 @@ class GlimpseNet(nn.Module):
                     nn.ReLU(inplace=True),
                 ]
                 previous = count
-            self.stems.append(nn.Sequential(*layers, nn.Flatten()))
+            self.stems.append(nn.Sequential(*layers))
         cells = (SIDE // 2 ** len(channels)) ** 2
         self.hidden = nn.Sequential(
             nn.Linear(glimpses * previous * cells + joints, units),
@@ -127,10 +127,15 @@ class GlimpseNet(nn.Module):
             glimpses: float [N, M, 3, SIDE, SIDE], RGB in 0..1, taken where `Aim` says of the guess.
             guess: Normalised angles, float [N, J].
         """
-        seen = [stem((glimpses[:, number] - 0.5) * 4.0) for number, stem in enumerate(self.stems)]
-        hidden = self.hidden(torch.cat([*seen, guess], dim=1))
+        seen, features = [guess], []
+        for number, stem in enumerate(self.stems):
+            maps, statistics = with_statistics(cast(nn.Sequential, stem), (glimpses[:, number] - 0.5) * 4.0)
+            seen.insert(-1, maps.flatten(1))
+            features.append(statistics)
+        hidden = self.hidden(torch.cat(seen, dim=1))
         change, raw = self.head(hidden).split(self.joints, dim=1)
-        return Prediction(guess + CORRECTION * change, raw.clamp(*LOG_STD_RANGE), hidden)
+        found = guess + CORRECTION * change
+        return Prediction(found, raw.clamp(*LOG_STD_RANGE), torch.cat([hidden, *features], dim=1))
 
 
 class CascadeNet(nn.Module):

@@ -30,8 +30,9 @@ class Prediction(NamedTuple):
     Attributes:
         angle: Normalised joint angles u, float [N, J], half ranges about home.
         log_std: Logarithm of their standard deviation, float [N, J], half ranges.
-        features: Hidden activations and the mean of each channel of the last convolution, float [N, F], from which
-            novelty is judged: the first see a pose that is unlike, the second a texture that is.
+        features: Hidden activations, then mean and standard deviation of each channel after every stage of the
+            convolutions, float [N, F], from which novelty is judged: the first see a pose that is unlike, the second
+            light, colour and texture that are.
     """
 
     angle: Tensor
@@ -170,7 +171,7 @@ class AngleNet(nn.Module):
     def quantise(self, codes: int) -> None:
         """Let each angle take only so many values, which are learned: a scalar codebook per joint, even at first.
 
-        The gradient passes straight through (Hsu et al., arXiv 2305.18378, sec. 3.1). To be called before an optimiser
+        The gradient passes straight through (Hsu et al., arXiv 2305.18378). To be called before an optimiser
         or an average of the network is made, as it adds a parameter.
         """
         values = torch.linspace(-1.0, 1.0, codes, device=self.head.weight.device)
@@ -182,11 +183,14 @@ class AngleNet(nn.Module):
         Args:
             images: float [N, 3, height, width], RGB in 0..1.
         """
+        maps: Tensor = self.stem(self._planes(images))
+        return maps
+
+    def _planes(self, images: Tensor) -> Tensor:
         planes = (images - 0.5) * 4.0
         if self.backbone.endswith(COORDINATES):
             planes = torch.cat([planes, self.coordinates.expand(images.shape[0], -1, -1, -1)], dim=1)
-        maps: Tensor = self.stem(planes)
-        return maps
+        return planes
 
     def embed(self, images: Tensor) -> Tensor:
         """Hidden activations of images [N, 3, height, width], float [N, H], H being `units`."""
@@ -200,8 +204,7 @@ class AngleNet(nn.Module):
             angle, raw = self.head(self.dropout(hidden.float())).split(self.joints, dim=1)
         if self.codebook is not None:
             angle = angle + (nearest_code(angle, self.codebook) - angle).detach()
-        features = torch.cat([hidden, maps.mean(dim=(2, 3))], dim=1)
-        return Prediction(angle, raw.clamp(*LOG_STD_RANGE), features)
+        return Prediction(angle, raw.clamp(*LOG_STD_RANGE), hidden)
 
     def hidden_of(self, prediction: Prediction) -> Tensor:
         """The hidden activations among a prediction's features, float [N, H]."""
@@ -219,7 +222,29 @@ class AngleNet(nn.Module):
         Args:
             images: float [N, 3, height, width], RGB in 0..1.
         """
-        return self.read(self.trunk(images))
+        maps, statistics = with_statistics(self.stem, self._planes(images))
+        prediction = self.read(maps)
+        return prediction._replace(features=torch.cat([prediction.features, statistics], dim=1))
+
+
+def with_statistics(stages: nn.Sequential, maps: Tensor) -> tuple[Tensor, Tensor]:
+    """Pass maps through stages, noting mean and standard deviation of each channel after each activation.
+
+    Args:
+        stages: Layers; those with layers of their own count as stages, of the others the activations do.
+        maps: float [N, C, h, w].
+
+    Returns:
+        The last maps, and the statistics, float [N, 2 x channels of all stages], without gradient.
+    """
+    noted = []
+    for stage in stages:
+        maps = stage(maps)
+        if isinstance(stage, nn.ReLU) or len(list(stage.children())):
+            seen = maps.detach().float()
+            mean = seen.mean(dim=(2, 3))
+            noted += [mean, (seen.square().mean(dim=(2, 3)) - mean.square()).clamp(min=0.0).sqrt()]
+    return maps, torch.cat(noted, dim=1)
 
 
 def _angle_net(architecture: dict[str, Any]) -> nn.Module:
@@ -253,7 +278,7 @@ def nearest_code(values: Tensor, codebook: Tensor) -> Tensor:
 class BlurPool(nn.Module):
     """Halves maps after a binomial blur, so that what moves by a pixel moves the output by half a one.
 
-    The blur is [1 2 1] / 4 each way with reflected borders (Zhang, arXiv 1904.11486, sec. 3.3).
+    The blur is [1 2 1] / 4 each way with reflected borders (Zhang, arXiv 1904.11486).
     """
 
     kernel: Tensor

@@ -53,7 +53,7 @@ def learn(
     frames: FrameSet,
     out_dir: Path,
     *,
-    robot: Robot,
+    robot: Robot | None = None,
     config: TrainConfig | None = None,
     refinement: RefineConfig | None = None,
     task: TaskFactory | None = None,
@@ -70,7 +70,7 @@ def learn(
     Args:
         frames: Images with the level of each joint; holds no angles.
         out_dir: Folder for `checkpoint.pt`, and for the first network's in `first/`.
-        robot: The robot that was recorded.
+        robot: The robot that was recorded, which the second look needs.
         config: Settings of the first network; the default ones when None.
         refinement: Settings of the second look; None leaves it out.
         task: Makes the task of both, in place of the one that the settings name.
@@ -99,7 +99,7 @@ def learn(
     result = first
     if int(os.environ.get("RANK", "0")) > 0:  # what follows is not shared among processes
         return Learned(first, False, ())
-    if refinement is None:
+    if refinement is None or robot is None:
         shutil.copyfile(first.checkpoint, out_dir / CHECKPOINT_FILE)
     else:
         result = refine(

@@ -281,9 +281,15 @@ def score_constraint(frames: FrameSet, net: AngleNet) -> ScoreConstraint:
 
     Args:
         frames: Give the levels; see `level_pairs`.
-        net: The network whose features and latent are constrained.
+        net: The network whose features and latent are constrained; shown one grey image, to count its features.
 
     Raises:
         TrainingError: The levels give no pair of regimes for some joint.
     """
-    return ScoreConstraint(level_pairs(frames), net.units + net.channels)
+    width, height = net.image_size
+    training = net.training
+    with torch.no_grad():
+        grey = torch.full((1, 3, height, width), 0.5, device=net.head.weight.device)
+        features = net.eval()(grey).features.shape[1]
+    net.train(training)
+    return ScoreConstraint(level_pairs(frames), features)

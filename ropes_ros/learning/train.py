@@ -327,9 +327,9 @@ class _Run:
                 continue
             before = state
             if before is not None:
-                net.load_state_dict(before.average.state_dict())
+                net = self._net(before.average.state_dict())
             elif content is not None and done == stage.first_epoch:
-                net.load_state_dict(content["average"])
+                net = self._net(content["average"])
             state = self._begin(stage, net)
             if before is not None:
                 state.epoch, state.step, state.history = before.epoch, before.step, before.history
@@ -474,8 +474,12 @@ class _Run:
             enabled=takes_bfloat16(self.config.precision, self.world.device),
         )
 
-    def _net(self) -> AngleNet:
-        """The network before the first step: with random weights, or with those that are started from."""
+    def _net(self, pretrained: dict[str, Tensor] | None = None) -> AngleNet:
+        """The network before the first step of a stage.
+
+        Its weights are random, or those that are started from. Pretrained ones take their place, but for the head's:
+        another task's latents may lie anywhere, and this one's have a range.
+        """
         config = self.config
         torch.manual_seed(config.seed)
         net = AngleNet(
@@ -483,6 +487,9 @@ class _Run:
         )
         if self.init is not None:
             _start_from(net, self.init)
+        if pretrained is not None:
+            kept = {name: value for name, value in pretrained.items() if not name.startswith("head.")}
+            net.load_state_dict(kept, strict=False)
         net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return net.to(self.world.device)
 

@@ -24,7 +24,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState
 from std_msgs.msg import String
 from tf2_msgs.msg import TFMessage
 
-from ropes_ros.encoder import Encoder, Estimate, load_encoder
+from ropes_ros.encoder import Encoder, Estimate, load_encoder, shipped_model
 from ropes_ros.errors import ModelError, RopesError
 from ropes_ros.images import compressed_to_rgb, to_rgb
 from ropes_ros.nodes.common import described, diagnostics, run, to_nanoseconds, told
@@ -63,7 +63,7 @@ class Estimator(LifecycleNode):
         self._worker: threading.Thread | None = None
         super().__init__("estimator")
         for name, default, descriptor in (
-            ("model", "", described("Model file or its folder", read_only=True)),
+            ("model", "", described("Model file or its folder; the robot's shipped one when empty", read_only=True)),
             ("robot", "arm6", described("Robot preset that the model must have been trained for", read_only=True)),
             ("image_topic", "camera/image_raw", described("Camera topic", read_only=True)),
             ("compressed", False, described("image_topic carries CompressedImage", read_only=True)),
@@ -96,10 +96,9 @@ class Estimator(LifecycleNode):
     @told
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load the model and open all topics but the camera's."""
-        model, robot = self._text("model"), self._text("robot")
-        if not model:
-            raise ModelError("parameter model is empty: give it the path of a model.onnx or of its folder")
+        robot = self._text("robot")
         self._robot = load_robot(robot)
+        model = self._text("model") or str(shipped_model(self._robot.name))
         self._encoder = load_encoder(
             model,
             robot=self._robot.name,
