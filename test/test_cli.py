@@ -259,7 +259,7 @@ def test_a_robot_given_by_its_preset_gets_from_bag_to_estimates(
     train = ("train", "bag", "--out", "out", "--epochs", "1", "--size", "32x24", "--cache", "cache", "--json")
     status, _, err = ropes(capfd, monkeypatch, *train)
     assert status == 1 and "unknown robot 'stick'" in err and "--no-refine" in err
-    status, out, err = ropes(capfd, monkeypatch, *train, *preset)
+    status, out, err = ropes(capfd, monkeypatch, *train, "--no-refine")
     assert status == 0, err
     checkpoint = json.loads(out)["checkpoint"]
     status, _, err = ropes(capfd, monkeypatch, "export", checkpoint, "model")
@@ -311,9 +311,9 @@ def _foreign(
     status, _, err = ropes(capfd, monkeypatch, *train, *roles)
     assert status == 1 and "--schedule FILE" in err
     frames: list[FrameSet] = []
-    monkeypatch.setattr("ropes_ros.learning.train.train", lambda given, *_, **__: frames.append(given))
+    monkeypatch.setattr("ropes_ros.learning.pipeline.learn", lambda given, *_, **__: frames.append(given))
     with pytest.raises(AttributeError):  # there is no result
-        ropes(capfd, monkeypatch, *train, *roles, "--schedule", "other.yaml")
+        ropes(capfd, monkeypatch, *train, *roles, "--schedule", "other.yaml", "--no-refine")
     assert len(frames[0]) == 900 and (frames[0].labels >= 0).mean() > 0.4
 
 

@@ -1,10 +1,10 @@
 """Latents without units become normalised angles, with no angle known: order, direction, and a monotone map.
 
 Tasks other than the mechanism likelihood give latents that are the joints at best up to order, direction and a
-monotone map each (Varici et al., arXiv 2402.00849, on general transformations, for two hard interventions a joint). All three follow
-from what was commanded. The order is the assignment of latents to joints under which latents vary most with the
-joint's level; the direction is that in which a latent grows with the mean of the level; and the map takes the latent's
-quantiles to those of the positions commanded, a distribution that is never paired with frames.
+monotone map each (Varici et al., arXiv 2402.00849, on general transformations, for two hard interventions a joint).
+All three follow from what was commanded. The order is the assignment of latents to joints under which latents vary
+most with the joint's level; the direction is that in which a latent grows with the mean of the level; and the map
+takes the latent's quantiles to those of the positions commanded, a distribution that is never paired with frames.
 """
 
 from __future__ import annotations

@@ -206,9 +206,9 @@ class ContrastiveTask(Task):
     """InfoNCE between two views of a frame, or between a frame and the next: of the latent and of the features.
 
     The latent is compared by the L1 distance in a box, under which what the loss recovers is unmixed up to order and
-    sign when neighbours differ by a Laplace step (Zimmermann et al., arXiv 2102.08850, on convex bodies; between views of
-    one frame there is no such step, and structure is the constraint's business). The features pass a projector and are
-    compared by cosine (Chen et al., arXiv 2002.05709). Other frames of the batch are the negatives.
+    sign when neighbours differ by a Laplace step (Zimmermann et al., arXiv 2102.08850, on convex bodies; between two
+    views of one frame there is no such step, and structure is the constraint's business). The features pass a
+    projector and are compared by cosine (Chen et al., arXiv 2002.05709). Other frames of the batch are the negatives.
 
     Args:
         net: The network.
