@@ -26,7 +26,7 @@ from ropes_ros.bench.groups import Group, Row, groups, wanted
 from ropes_ros.bench.methods import LABEL_FREE, METHODS, OURS, Method, Reading, Trained
 from ropes_ros.bench.published import PUBLISHED, whole_run
 from ropes_ros.bench.recordings import FAULTS, LEVELS, bench_robot
-from ropes_ros.bench.summary import METRICS, Line, aggregate, beaten, best, document, lines, time_ratio
+from ropes_ros.bench.summary import METRICS, Line, aggregate, beaten, best, document, lines, over_bound, time_ratio
 from ropes_ros.bench.watch import seconds_to
 from ropes_ros.cli.bench import app
 from ropes_ros.errors import RopesError, TrainingError
@@ -298,6 +298,16 @@ def test_the_ratio_of_wall_times_needs_both_and_all_seeds() -> None:
     assert time_ratio([_line("ours", OURS), published]) is None
     two_seeds = ours._replace(row=replace(ours.row, cells=(Cell("ours"), Cell("ours", seed=1))))
     assert time_ratio([two_seeds, published]) is None
+
+
+def test_our_error_over_the_bounds_is_told_where_both_are_known() -> None:
+    table = [
+        _line("ours-iid", OURS, mean_joint_mae_deg=3.0),
+        _line("bound-iid", "labels", mean_joint_mae_deg=1.5),
+        _line("ours-sweeps", OURS, mean_joint_mae_deg=3.0),
+        _line("ours-iid", OURS, "observational", mean_joint_mae_deg=3.0),
+    ]
+    assert over_bound(table) == {"iid, uniform": 2.0}
 
 
 def test_seconds_until_a_value_is_reached() -> None:

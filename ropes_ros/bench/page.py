@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ropes_ros.bench.cells import FRAMES_A_MINUTE, read_cell
 from ropes_ros.bench.groups import QUICK_LEAVES_OUT, Group
-from ropes_ros.bench.summary import METRICS, Line, beaten, best, lines, time_ratio
+from ropes_ros.bench.summary import METRICS, Line, beaten, best, lines, over_bound, time_ratio
 from ropes_ros.bench.worker import picture_file
 from ropes_ros.errors import RuntimeSetupError
 
@@ -25,7 +25,7 @@ TRAVERSED = ("headline", "baselines")
 
 _STYLE = """body{font:14px/1.5 system-ui,sans-serif;max-width:1500px;margin:2em auto;padding:0 1em;color:#222}
 table{border-collapse:collapse;margin:.6em 0}td,th{padding:.2em .7em;border-bottom:1px solid #ddd;text-align:right;
-vertical-align:top}td:first-child,th:first-child{text-align:left;position:sticky;left:0;background:#fff;min-width:14em}
+vertical-align:top}td:first-child,th:first-child{text-align:left;position:sticky;left:0;background:#fff;min-width:20em}
 th{font-weight:600;vertical-align:bottom}td{font-variant-numeric:tabular-nums;white-space:nowrap}
 td:first-child{white-space:normal}div.wide{overflow-x:auto}small{color:#666}tr.ours td{background:#eef5ff}
 h2{margin-top:2.2em}p.note{color:#555;max-width:60em}figure{display:inline-block;margin:0 1.5em 1.5em 0}
@@ -77,6 +77,9 @@ def _section(out: Path, group: Group) -> str:
     table = lines(out, group)
     parts = [f"<h2 id='{group.key}'>{html.escape(group.title)}</h2><p class='note'>{html.escape(group.note)}</p>"]
     parts.append(_table(group, table))
+    if group.key == "headline":
+        ratios = "; ".join(f"{name}: <b>{ratio:.2f}</b>" for name, ratio in over_bound(table).items())
+        parts.append(f"<p>Our mean error over the bound's: {ratios or 'not known'} (goal 2, stretch 1.25).</p>")
     if group.compared:
         parts.append(_wins(table, group))
     if group.key == "curve":
@@ -92,12 +95,12 @@ def _section(out: Path, group: Group) -> str:
 
 def _table(group: Group, table: Sequence[Line]) -> str:
     metrics = [metric for metric in group.metrics if any(metric in line.values for line in table)]
-    several = len({line.test for line in table}) > 1
+    tests = list(dict.fromkeys(line.test for line in table))
     head = "".join(f"<th>{html.escape(METRICS[metric].title)}</th>" for metric in metrics)
-    top = {(metric, test): best(table, metric, test) for metric in metrics for test in {line.test for line in table}}
+    top = {(metric, test): best(table, metric, test) for metric in metrics for test in tests}
     rows = []
-    for line in table:
-        label = html.escape(line.row.label) + (f" <small>on {html.escape(line.test)}</small>" if several else "")
+    for line in sorted(table, key=lambda entry: tests.index(entry.test)) if group.compared else table:
+        label = html.escape(line.row.label) + (f" <small>on {html.escape(line.test)}</small>" if len(tests) > 1 else "")
         label += f"<br><small>told: {html.escape(line.supervision)}</small>"
         shade = " class='ours'" if line.role == "ours" else ""
         if not line.values:

@@ -188,6 +188,21 @@ def time_ratio(table: Sequence[Line]) -> float | None:
     return float(reached["mean"] / whole["mean"])
 
 
+def over_bound(table: Sequence[Line]) -> dict[str, float]:
+    """Our mean error over the supervised bound's on the same recording and poses, by "KIND, TEST"; of the headline."""
+    errors = {
+        (line.row.key, line.test): line.values["mean_joint_mae_deg"]["mean"]
+        for line in table
+        if "mean_joint_mae_deg" in line.values
+    }
+    return {
+        f"{kind}, {test}": errors[f"ours-{kind}", test] / errors[f"bound-{kind}", test]
+        for kind in ("iid", "sweeps")
+        for test in ("uniform", "observational")
+        if (f"ours-{kind}", test) in errors and (f"bound-{kind}", test) in errors
+    }
+
+
 def document(out: Path, tables: Sequence[Group], budget: str) -> dict[str, Any]:
     """The content of accuracy.json: all groups, aggregated, and all cells."""
     groups = []
@@ -217,6 +232,7 @@ def document(out: Path, tables: Sequence[Group], budget: str) -> dict[str, Any]:
                 ],
                 "where_baselines_win": beaten(table, group.metrics) if group.compared else [],
                 **({"ratio": time_ratio(table)} if group.key == "time" else {}),
+                **({"error_over_bound": over_bound(table)} if group.key == "headline" else {}),
             }
         )
     return {"budget": budget, "groups": groups, "cells": {cell.name: read_cell(out, cell) for cell in cells}}

@@ -220,7 +220,7 @@ class AlignedNet(nn.Module):
         """Predict from images [N, 3, height, width]; the spread is the same for all."""
         prediction: Prediction = self.inner(images)
         turned = prediction.angle[:, self.order] * self.sign
-        width, rise = self.knots_z.diff(dim=1), self.knots_u.diff(dim=1)
+        width, rise = (knots[:, 1:] - knots[:, :-1] for knots in (self.knots_z, self.knots_u))
         inside = (turned[:, :, None] - self.knots_z[:, :-1]).clamp(min=0.0).minimum(width)
         slope = (self.knots_u[:, -1] - self.knots_u[:, 0]) / (self.knots_z[:, -1] - self.knots_z[:, 0])
         beyond = (turned - self.knots_z[:, 0]).clamp(max=0.0) + (turned - self.knots_z[:, -1]).clamp(min=0.0)
