@@ -131,7 +131,7 @@ class Sought(NamedTuple):
     error: Array
 
 
-def sought(count: int = 400, frame: int = 3) -> Sought:
+def sought(count: int = 400, frame: int = 14) -> Sought:
     """Find the camera on `count` rendered poses whose angles are known up to `GUESS_ERROR`."""
     from ropes_ros.framing import swept_region
     from ropes_ros.overlay import PinholeCamera
@@ -214,11 +214,26 @@ def std_table() -> str:
     ]
     for true in TRUE_STDS:
         halved, doubled = cost_of_std(SETS[DEFAULT], true, np.array([0.5, 2.0]))
-        rows.append(f"| {true:g} | {doubled:.4f} | {halved:.4f} | {2.0 / doubled:,.0f} |")
+        rows.append(f"| {true:g} | {doubled:.1e} | {halved:.1e} | {2.0 / doubled:,.0f} |")
     return "\n".join(rows)
 
 
-TABLES = (level_table, reach_table, std_table)
+def schedule_table() -> str:
+    """What the default schedule of the bundled arm gives a joint, as a Markdown table; ranges are over joints."""
+    schedule = arm_schedule()
+    held = np.bincount([segment.joint for segment in schedule.segments])
+    share = schedule.labelled_fractions
+    return "\n".join(
+        (
+            "| minutes | segments a joint | labelled share of time | label noise, as commanded |",
+            "|---|---|---|---|",
+            f"| {MINUTES:.0f} | {held.min()} to {held.max()} | {share.min():.2f} to {share.max():.2f} "
+            f"| {schedule.label_noise:.3f} |",
+        )
+    )
+
+
+TABLES = (level_table, reach_table, schedule_table, std_table)
 
 
 # --- figures -----------------------------------------------------------------------------------------------------
@@ -319,12 +334,13 @@ def draw_std() -> Figure:
     one.set(title="Cost of a wrong std", xlabel="stated / true std", ylabel="nats a frame", ylim=(1e-5, 0.2))
     one.set_xticks([0.5, 1.0, 2.0], ["0.5", "1", "2"])
     one.minorticks_off()
-    one.legend(frameon=False, fontsize=8, title="true std")
+    one.legend(frameon=False, fontsize=8, title="true std", loc="upper left", bbox_to_anchor=(1.0, 1.0))
     location = torch.linspace(-1.0, 1.0, 201)[:, None]
     for width, ink in zip((0.05, 0.15, 0.3), INKS, strict=False):
         mean, _ = truncated_moments(location, torch.full_like(location, math.log(width)))
         two.plot(location, mean - location, color=ink, label=f"width {width:g}")
     two.set(title="Mean of the cut normal less its location", xlabel="location", ylabel="half ranges")
+    two.set_xticks([-1.0, -0.5, 0.0, 0.5, 1.0])
     two.legend(frameon=False, fontsize=8)
     return figure
 
@@ -350,7 +366,7 @@ def draw_silhouettes() -> Figure:
         axis.set_axis_off()
     for values, blur, ink in zip(found.values, BLURS, INKS, strict=False):
         four.plot(found.turns, values, color=ink, label=f"blur {blur:g} cells")
-    four.set(title="Objective, camera turned about the base", xlabel="degrees")
+    four.set(title="Objective", xlabel="camera turned about the base, degrees")
     four.set_xticks([-180, -90, 0, 90, 180])
     four.legend(frameon=False, fontsize=8)
     return figure

@@ -82,6 +82,7 @@ def write_model(folder: Path, robot: Robot, camera: tuple[int, int]) -> None:
         schedule_hash="0" * 64,
         levels=("a", "b"),
         level_label_noise=0.5,
+        supervision="none",
         calibration="none",
         figures={},
         producer="a test",

@@ -215,7 +215,7 @@ def test_unknown_schema_version_is_refused(model: Path, tmp_path: Path) -> None:
 
     changed = onnx.load(str(model))
     for entry in changed.metadata_props:
-        entry.value = entry.value.replace('"schema_version": 1', '"schema_version": 99')
+        entry.value = entry.value.replace('"schema_version": 2', '"schema_version": 99')
     onnx.save(changed, str(tmp_path / "model.onnx"))
     digest = file_sha256(tmp_path / "model.onnx")
     (tmp_path / "card.md").write_text(f"SHA-256 of model.onnx: `{digest}`")

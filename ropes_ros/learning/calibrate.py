@@ -14,12 +14,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ropes_ros.dataset import FrameSet, Split
 from ropes_ros.errors import TrainingError
-from ropes_ros.learning.augmentation import to_input
+from ropes_ros.learning.augmentation import Augmentation, to_input
 from ropes_ros.learning.mechanism import MechanismLikelihood
 from ropes_ros.learning.networks import LOG_STD_RANGE
 
@@ -32,7 +33,10 @@ LEAST_SEGMENTS = 80
 """A map is fitted to no fewer pooled segments: five minutes of segments of 3.5 s."""
 FOLDS = 4
 REFERENCE_FRAMES = 5000
-RIDGE = 1e-3
+LIGHT, NOISE, SHIFT = 0.1, 0.01, 1
+"""What the reference frames' light, noise and place are changed by before their features are taken, see `Augmentation`:
+less than in training, but so much that another lamp or another hour is not novel."""
+RIDGE = 1e-4
 """Added to the variances of the standardised features' principal components, as a share of the largest."""
 LEAST_SPREAD = 1e-4
 """Least standard deviation of a feature, as a share of the largest: what never varied in training is not weighed up."""
@@ -183,7 +187,8 @@ def calibrate(
         truncated: See `Calibration`.
     """
     evenly = np.linspace(0, len(split.train) - 1, min(REFERENCE_FRAMES, len(split.train))).astype(np.int64)
-    features = predict(net, frames, split.train[evenly]).features
+    varied = Augmentation(shift=SHIFT, light=LIGHT, noise=NOISE, occlusion=0.0)
+    features = predict(net, frames, split.train[evenly], varied).features
     mean, spread = features.mean(axis=0), features.std(axis=0)
     unit = 1.0 / np.maximum(spread, LEAST_SPREAD * spread.max())
     values, vectors = np.linalg.eigh(np.cov(((features - mean) * unit).T))
@@ -399,17 +404,38 @@ class Predicted(NamedTuple):
 
 
 @torch.no_grad()
-def predict(net: nn.Module, frames: FrameSet, indices: NDArray[np.int64]) -> Predicted:
-    """Run a net, in evaluation mode and on the device where it is, over chosen frames without augmentation."""
+def predict(
+    net: nn.Module, frames: FrameSet, indices: NDArray[np.int64], augmentation: Augmentation | None = None
+) -> Predicted:
+    """Run a net, in evaluation mode and on the device where it is, over chosen frames.
+
+    Args:
+        net: The net; one that `sees_region` also gets the frames' pixels.
+        frames: All frames.
+        indices: int64 [n], increasing.
+        augmentation: Changes to the frames, the same at every call; none when None.
+
+    Raises:
+        TrainingError: The net needs pixels that the frames come without.
+    """
     net.eval()
     device = next((parameter.device for parameter in net.parameters()), torch.device("cpu"))
     closely = getattr(net, "sees_region", False)
+    if closely and frames.details is None:
+        raise TrainingError("a refined network needs the camera's pixels, and these frames come without them")
+    rng = np.random.default_rng(0)
     parts = []
     for chosen in np.array_split(indices, max(1, math.ceil(len(indices) / (64 if closely else 512)))):
-        pictures = [to_input(frames.images[chosen]).to(device)]
-        if closely:
-            if frames.details is None:
-                raise TrainingError("a refined network needs the camera's pixels, and these frames come without them")
-            pictures.append(to_input(frames.details.read(chosen)).to(device))
-        parts.append([part.double().cpu().numpy() for part in net(*pictures)])
+        small = frames.images[chosen]
+        if not closely:
+            pictures = [to_input(small) if augmentation is None else augmentation(small, rng)]
+        else:
+            assert frames.details is not None  # said above
+            pixels = frames.details.read(chosen)
+            if augmentation is None:
+                pictures = [to_input(small), to_input(pixels)]
+            else:
+                region = augmentation(pixels, rng)
+                pictures = [F.interpolate(region, small.shape[1:3], mode="area"), region]
+        parts.append([part.double().cpu().numpy() for part in net(*(picture.to(device) for picture in pictures))])
     return Predicted(*(np.concatenate(column) for column in zip(*parts, strict=True)))

@@ -56,14 +56,13 @@ class World:
         """A module whose gradients are averaged over all processes; the module itself when there is only one.
 
         Batch normalisation sees the batch of all processes on GPUs (SyncBatchNorm has no CPU form); on CPUs each
-        process normalises by its own share of the batch, and the running statistics are the first process's. Every
-        step has to use the same parameters; those that a task never uses are left alone.
+        process normalises by its own share of the batch, and the running statistics are the first process's.
         """
         if self.size == 1:
             return module
         if self.device.type == "cuda":
             module = nn.SyncBatchNorm.convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]
-        return nn.parallel.DistributedDataParallel(module, static_graph=True)
+        return nn.parallel.DistributedDataParallel(module, find_unused_parameters=True)
 
 
 @contextmanager
