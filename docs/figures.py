@@ -12,6 +12,7 @@ import argparse
 import math
 import sys
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -104,6 +105,7 @@ def cost_of_std(levels: Levels, true: float, factors: Array) -> Array:
     return np.array([(probability * (told - at(true * factor))).sum(axis=0).mean() for factor in factors])
 
 
+@cache
 def arm_schedule() -> Schedule:
     """The default schedule of the bundled arm."""
     return make_schedule(load_robot("arm6"), duration_s=60.0 * MINUTES, seed=0)

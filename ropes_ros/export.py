@@ -56,8 +56,11 @@ class DeployedEncoder(nn.Module):
         self.home, self.half_range = _constant(home), _constant(half_range)
         self.lower, self.upper = _constant(robot.lower), _constant(robot.upper)
         self.calibrated = Calibrated(calibration)
-        self.feature_mean = _constant(calibration.feature_mean)
-        self.feature_axes = _constant(calibration.feature_axes / calibration.novelty_reference)
+        familiar = calibration.familiar
+        self.feature_mean, self.feature_unit = _constant(familiar.mean), _constant(familiar.unit)
+        self.feature_axes = _constant(familiar.axes)
+        weights = familiar.weights / calibration.novelty_reference**2
+        self.along, self.rest = _constant(weights[:-1]), float(weights[-1])
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """uint8 [N, H, W, 3] to position [N, J] rad, std [N, J] rad, novelty [N]."""
@@ -69,8 +72,14 @@ class DeployedEncoder(nn.Module):
         angle, std = self.calibrated(prediction.angle, prediction.log_std)
         position = self.home + self.half_range * angle
         position = torch.minimum(torch.maximum(position, self.lower), self.upper)
-        novelty = ((prediction.features - self.feature_mean) @ self.feature_axes).square().sum(dim=1).sqrt()
-        return position, self.half_range * std, novelty
+        return position, self.half_range * std, self._novelty(prediction.features)
+
+    def _novelty(self, features: Tensor) -> Tensor:
+        """As `Familiar.distance`, in units of the reference."""
+        centred = (features - self.feature_mean) * self.feature_unit
+        along = (centred @ self.feature_axes).square()
+        rest = (centred.square().sum(dim=1) - along.sum(dim=1)).clamp(min=0.0)
+        return (along @ self.along + rest * self.rest).sqrt()
 
 
 def export(checkpoint: Path, model_dir: Path, *, robot: str | None = None) -> Path:

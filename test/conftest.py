@@ -26,7 +26,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from ropes_ros.export import export
     from ropes_ros.framing import Region
     from ropes_ros.learning.augmentation import to_input
-    from ropes_ros.learning.calibrate import Calibration
+    from ropes_ros.learning.calibrate import Calibration, Familiar
     from ropes_ros.learning.networks import AngleNet
     from ropes_ros.learning.train import CHECKPOINT_VERSION, TrainConfig
     from ropes_ros.robot import load_robot
@@ -42,8 +42,10 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
             for images in ([familiar(number) for number in range(8)], [unfamiliar(number) for number in range(8)])
         )
     mean = known.mean(axis=0)
-    axes = (noise.mean(axis=0) - mean)[:, None]
-    scores = np.abs((known - mean) @ axes), np.abs((noise - mean) @ axes)
+    towards = (noise.mean(axis=0) - mean)[:, None]
+    axes = towards / np.linalg.norm(towards)
+    reference = Familiar(mean, np.ones(len(mean)), axes, np.array([1.0, 0.0]))
+    scores = reference.distance(known), reference.distance(noise)
     assert scores[1].min() > 4.0 * scores[0].max()
     ones, knots = np.ones(joints), np.tile([-1.0, 1.0], (joints, 1))
     calibration = Calibration(
@@ -56,8 +58,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
         truncated=True,
         held_out_loss=ones,
         floor=ones,
-        feature_mean=mean,
-        feature_axes=axes,
+        familiar=reference,
         novelty_reference=float(np.sqrt(scores[0].max() * scores[1].min())) / 2.0,
     )
     folder = tmp_path_factory.mktemp("tiny")

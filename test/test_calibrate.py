@@ -11,7 +11,15 @@ import pytest
 torch = pytest.importorskip("torch")
 from oracle import GRID, Case, Oracle, case, with_angles
 
-from ropes_ros.learning.calibrate import SCALES, Calibrated, Calibration, calibrate, fit_scale, truncated_moments
+from ropes_ros.learning.calibrate import (
+    SCALES,
+    Calibrated,
+    Calibration,
+    Familiar,
+    calibrate,
+    fit_scale,
+    truncated_moments,
+)
 
 
 def alike(error: float, seed: int, *, length: int = 30, joints: int = 1) -> Case:
@@ -164,6 +172,26 @@ def test_calibration_survives_a_checkpoint(independent: Case, tmp_path: Path) ->
     path = tmp_path / "calibration.pt"
     torch.save(first.to_dict(), path)
     again = Calibration.from_dict(torch.load(path, weights_only=True))
-    for name, value in vars(first).items():
-        np.testing.assert_array_equal(getattr(again, name), value)
+    for one, other in ((vars(first), vars(again)), (first.familiar._asdict(), again.familiar._asdict())):
+        for name in one.keys() - {"familiar"}:
+            np.testing.assert_array_equal(other[name], one[name])
     assert SCALES[0] <= again.std_scale[0] <= SCALES[-1]
+
+
+def test_distance_is_mahalanobis_where_all_axes_are_kept() -> None:
+    rng = np.random.default_rng(0)
+    features = rng.normal(0.0, 1.0, (4000, 6)) @ rng.normal(0.0, 1.0, (6, 6)) + 3.0
+    familiar = Familiar.of(features)
+    fresh = rng.normal(0.0, 3.0, (20, 6))
+    centred = fresh - features.mean(axis=0)
+    exact = np.sqrt(np.einsum("nf,fg,ng->n", centred, np.linalg.inv(np.cov(features.T)), centred))
+    np.testing.assert_allclose(familiar.distance(fresh), exact, rtol=0.05)  # up to the ridge
+
+
+def test_what_lies_off_the_principal_axes_is_distant() -> None:
+    rng = np.random.default_rng(1)
+    axes = np.linalg.qr(rng.normal(0.0, 1.0, (400, 100)))[0]
+    features = rng.normal(0.0, 1.0, (3000, 100)) @ axes.T
+    familiar = Familiar.of(features)
+    inside, off = features[:50], features[:50] + 0.5 * rng.normal(0.0, 1.0, (50, 400))
+    assert familiar.distance(off).min() > 2.0 * familiar.distance(inside).max()

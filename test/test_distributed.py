@@ -46,12 +46,12 @@ def run(folder: Path) -> None:
 
     steps: list[int] = []
     result = train(
-        stick_frames(1600), folder, config=CONFIG, task=keep, on_step=lambda done, _total, _loss: steps.append(done)
+        stick_frames(1200), folder, config=CONFIG, task=keep, on_step=lambda done, _total, _loss: steps.append(done)
     )
     told = {
         "training": [entry.training_loss for entry in result.history],
         "held_out": [entry.validation_loss for entry in result.history],
-        "weights": float(sum(value.double().abs().sum() for value in nets[0].parameters())),
+        "weights": float(sum(value.detach().double().abs().sum() for value in nets[0].parameters())),
         "steps": len(steps),
         "novelty": result.calibration.novelty_reference,
     }
@@ -85,7 +85,8 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
         for child in children:
             child.kill()
     assert load_checkpoint(shared / "checkpoint.pt")["calibration"] is not None
-    return [json.loads(path.read_text()) for path in (alone / "told.json", shared / "told0.json", shared / "told1.json")]
+    files = (alone / "told.json", shared / "told0.json", shared / "told1.json")
+    return [json.loads(path.read_text()) for path in files]
 
 
 def test_two_processes_reach_the_loss_of_one(told: list[dict[str, Any]]) -> None:

@@ -38,10 +38,49 @@ LIGHT, NOISE, SHIFT = 0.1, 0.01, 1
 less than in training, but so much that another lamp or another hour is not novel."""
 RIDGE = 1e-4
 """Added to the variances of the standardised features' principal components, as a share of the largest."""
+AXES = 256
+"""Principal axes of the features that are told apart."""
 LEAST_SPREAD = 1e-4
 """Least standard deviation of a feature, as a share of the largest: what never varied in training is not weighed up."""
 IGNORANCE = 3.0**-0.5
 """Standard deviation of an angle of which only the range is known, half ranges."""
+
+
+class Familiar(NamedTuple):
+    """The features of training frames as a normal distribution: D principal axes, and one variance for the rest.
+
+    Tipping and Bishop, Probabilistic Principal Component Analysis, JRSS B 61, 1999.
+
+    Attributes:
+        mean: float64 [F].
+        unit: Factors that make the features' variances alike, float64 [F].
+        axes: Principal axes of the standardised features, float64 [F, D], orthonormal.
+        weights: Inverse variances along them, and of all others, float64 [D + 1].
+    """
+
+    mean: NDArray[np.float64]
+    unit: NDArray[np.float64]
+    axes: NDArray[np.float64]
+    weights: NDArray[np.float64]
+
+    @staticmethod
+    def of(features: NDArray[np.float64]) -> Familiar:
+        """Fit to features [N, F]."""
+        mean, spread = features.mean(axis=0), features.std(axis=0)
+        unit = 1.0 / np.maximum(spread, LEAST_SPREAD * spread.max())
+        values, vectors = np.linalg.eigh(np.cov(((features - mean) * unit).T))
+        values, vectors = values[::-1], vectors[:, ::-1]
+        ridge = RIDGE * values[0]
+        rest = np.maximum(values[AXES:], 0.0).mean() if len(values) > AXES else 0.0
+        weights = 1.0 / (np.append(np.maximum(values[:AXES], 0.0), rest) + ridge)
+        return Familiar(mean, unit, np.ascontiguousarray(vectors[:, :AXES]), weights)
+
+    def distance(self, features: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Mahalanobis distance of features [N, F], float64 [N]."""
+        centred = (features - self.mean) * self.unit
+        along = (centred @ self.axes) ** 2
+        rest = np.maximum((centred**2).sum(axis=1) - along.sum(axis=1), 0.0)
+        return np.asarray(np.sqrt(along @ self.weights[:-1] + rest * self.weights[-1]))
 
 
 @dataclass(frozen=True)
@@ -60,9 +99,8 @@ class Calibration:
             regime likelihood) or already an estimate.
         held_out_loss: Regime loss on the calibration spans after both, nats, float64 [J].
         floor: Bayes floor of that loss, nats, float64 [J].
-        feature_mean: Mean of the training frames' features, float64 [F].
-        feature_axes: Whitening projection of features, float64 [F, F].
-        novelty_reference: 99th percentile of the calibration frames' whitened distance.
+        familiar: From features to novelty, before `novelty_reference`.
+        novelty_reference: 99th percentile of the calibration frames' distance.
     """
 
     std_scale: NDArray[np.float64]
@@ -74,8 +112,7 @@ class Calibration:
     truncated: bool
     held_out_loss: NDArray[np.float64]
     floor: NDArray[np.float64]
-    feature_mean: NDArray[np.float64]
-    feature_axes: NDArray[np.float64]
+    familiar: Familiar
     novelty_reference: float
 
     @property
@@ -91,9 +128,10 @@ class Calibration:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values and tensors, for a checkpoint."""
+        plain = {**vars(self), "familiar": self.familiar._asdict()}
+        plain["familiar"] = {name: torch.from_numpy(value) for name, value in plain["familiar"].items()}
         return {
-            name: torch.from_numpy(value) if isinstance(value, np.ndarray) else value
-            for name, value in vars(self).items()
+            name: torch.from_numpy(value) if isinstance(value, np.ndarray) else value for name, value in plain.items()
         }
 
     @staticmethod
@@ -102,6 +140,7 @@ class Calibration:
         values: dict[str, Any] = {
             name: value.numpy() if isinstance(value, Tensor) else value for name, value in content.items()
         }
+        values["familiar"] = Familiar(**{name: value.numpy() for name, value in values["familiar"].items()})
         return Calibration(**values)
 
 
@@ -189,15 +228,12 @@ def calibrate(
     evenly = np.linspace(0, len(split.train) - 1, min(REFERENCE_FRAMES, len(split.train))).astype(np.int64)
     varied = Augmentation(shift=SHIFT, light=LIGHT, noise=NOISE, occlusion=0.0)
     features = predict(net, frames, split.train[evenly], varied).features
-    mean, spread = features.mean(axis=0), features.std(axis=0)
-    unit = 1.0 / np.maximum(spread, LEAST_SPREAD * spread.max())
-    values, vectors = np.linalg.eigh(np.cov(((features - mean) * unit).T))
-    axes = unit[:, None] * vectors / np.sqrt(np.maximum(values, 0.0) + RIDGE * values.max())
+    familiar = Familiar.of(features)
     pooled = np.union1d(split.validation, split.calibration)
     angle, log_std, features = predict(net, frames, pooled)
     held_out = _HeldOut(angle, log_std, split.labels[pooled], frames.segments[pooled])
     final = np.isin(pooled, split.calibration)
-    distance = np.linalg.norm((features[final] - mean) @ axes, axis=1)
+    distance = familiar.distance(features[final])
     maps = _fit_maps(frames, objective, held_out)
     held_out = held_out._replace(angle=_move(angle, maps.knots, maps.mapped))
     scale = fit_scale(objective, *held_out)
@@ -213,8 +249,7 @@ def calibrate(
         truncated=truncated,
         held_out_loss=-likelihood.sum(axis=0) / np.maximum(labelled[final].sum(axis=0), 1),
         floor=objective.floor.double().cpu().numpy(),
-        feature_mean=mean,
-        feature_axes=axes,
+        familiar=familiar,
         novelty_reference=float(np.quantile(distance, 0.99)),
     )
 
