@@ -302,17 +302,22 @@ class _Run:
     def _choose(self) -> tuple[list[list[NDArray[np.int64]]], NDArray[np.int64]]:
         """Frames of each pair's two regimes, equally many each, and those that autoencoders see."""
         train, labels = self.split.train, self.split.labels[self.split.train]
-        sides = [
-            [np.flatnonzero(pair.targets(labels) == side) for side in (0, 1)] for pair in self.pairs
-        ]
+        sides = [[np.flatnonzero(pair.targets(labels) == side) for side in (0, 1)] for pair in self.pairs]
         observational = observational_level(self.frames)
         points = np.arange(len(train))
         if observational is not None:
             points = np.flatnonzero((labels == observational).all(axis=1))
-        smallest = min(len(points), *(len(side) for pair in sides for side in pair))
-        count = min(smallest, self.config.frames_per_regime)
-        if count < LEAST_FRAMES:
-            raise TrainingError(f"the smallest regime has {smallest} training frames: record longer")
+        sizes = {"the observational regime": len(points)}
+        for pair, two in zip(self.pairs, sides, strict=True):
+            for levels, side in zip((pair.first, pair.second), two, strict=True):
+                names = " + ".join(self.frames.level_ids[level] for level in levels)
+                sizes[f"joint {self.frames.joint_names[pair.joint]} at {names}"] = len(side)
+        smallest = min(sizes, key=lambda regime: sizes[regime])
+        if sizes[smallest] < LEAST_FRAMES:
+            raise TrainingError(
+                f"{smallest} has {sizes[smallest]} training frames, at least {LEAST_FRAMES} are needed: record longer"
+            )
+        count = min(sizes[smallest], self.config.frames_per_regime)
 
         def some(indices: NDArray[np.int64]) -> NDArray[np.int64]:
             return np.sort(train[self.rng.choice(indices, count, replace=False)])
