@@ -281,6 +281,29 @@ def test_a_robot_given_by_its_preset_gets_from_bag_to_estimates(
     _foreign(capfd, monkeypatch, stick, preset)
 
 
+def test_adapting_takes_over_size_and_the_published_method_takes_no_settings_of_ours(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, stick: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("torch")
+    monkeypatch.chdir(stick)
+    common = ("--epochs", "1", "--no-refine", "--cache", "cache", "--json")
+    first = ("train", "bag", "--out", str(tmp_path / "first"), "--size", "32x24", *common)
+    status, out, err = ropes(capfd, monkeypatch, *first)
+    assert status == 0, err
+    checkpoint = json.loads(out)["checkpoint"]
+    adapt = ("train", "bag", "--out", str(tmp_path / "adapted"), "--init", checkpoint, *common)
+    status, out, err = ropes(capfd, monkeypatch, *adapt)
+    assert status == 0, err
+    from ropes_ros.learning.checkpoint import load_checkpoint
+
+    adapted = load_checkpoint(Path(json.loads(out)["checkpoint"]))
+    assert adapted["architecture"]["image_size"] == [32, 24]
+    status, _, err = ropes(capfd, monkeypatch, "train", "bag", "--method", "ropes", "--epochs", "3")
+    assert status == 1 and "--epochs does not go with --method ropes" in err
+    status, _, err = ropes(capfd, monkeypatch, "train", "bag", "--permutation", "found")
+    assert status == 1 and "--permutation goes with --method ropes" in err
+
+
 def _foreign(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, stick: Path, preset: tuple[str, str]
 ) -> None:

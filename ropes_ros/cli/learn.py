@@ -42,6 +42,9 @@ def train(
     method: Annotated[
         str, typer.Option(help="`mechanism`, ours; or `ropes`, the published method with its own settings.")
     ] = "mechanism",
+    permutation: Annotated[
+        str, typer.Option(help="With --method ropes: which latent is which joint, by `commands` or `found` without.")
+    ] = "commands",
     task: Annotated[
         str, typer.Option(help="What the latent must keep: mechanism, reconstruction, contrastive or masked.")
     ] = "mechanism",
@@ -50,8 +53,9 @@ def train(
     ] = "none",
     constraint_weight: Annotated[float, typer.Option(min=0.0, help="Factor on the constraint's penalty.")] = 1.0,
     backbone: Annotated[
-        str, typer.Option(help="small, residual-small, residual or residual-large; +coordinates may follow.")
-    ] = "small",
+        str | None,
+        typer.Option(help="small (the default), residual-small, residual or residual-large; +coordinates may follow."),
+    ] = None,
     pretrain: Annotated[str, typer.Option(help="Task to train first, on all frames; none for none.")] = "none",
     supervision: Annotated[
         str,
@@ -98,14 +102,21 @@ def train(
         raise TrainingError(f"--method {method}: take one of {', '.join(METHODS)}")
     if supervision not in SUPERVISIONS:
         raise TrainingError(f"--supervision {supervision}: take one of {', '.join(SUPERVISIONS)}")
-    settings = {
-        "task": task,
-        "constraint": constraint,
-        "constraint_weight": constraint_weight,
-        "backbone": backbone,
-        "pretrain": pretrain,
-    }
-    config = _config(epochs, seed, size, settings)
+    if method == "ropes":
+        ours = {"--task": task != "mechanism", "--constraint": constraint != "none", "--pretrain": pretrain != "none"}
+        ours |= {"--init": init is not None, "--epochs": epochs is not None, "--size": size is not None}
+        ours |= {"--backbone": backbone is not None, "--supervision": supervision != "regimes", "--resume": resume}
+        if any(ours.values()):
+            raise TrainingError(
+                f"{next(name for name, given in ours.items() if given)} does not go with --method ropes, which has the "
+                "published settings; leave it out"
+            )
+    elif permutation != "commands":
+        raise TrainingError("--permutation goes with --method ropes; leave it out")
+    settings = {"task": task, "constraint": constraint, "constraint_weight": constraint_weight, "pretrain": pretrain}
+    if backbone is not None:
+        settings["backbone"] = backbone
+    config = _config(epochs, seed, size, init, settings)
     _writable(out)
     with Progress(console=console, disable=as_json, transient=True) as progress:
         bar = progress.add_task("reading", total=None)
@@ -130,7 +141,7 @@ def train(
                 )
 
         if method == "ropes":
-            result, findings = _ropes(frames, out, seed, on_step, on_epoch)
+            result, findings = _ropes(frames, out, seed, permutation, on_step, on_epoch)
         else:
             look_closer = refine and task == "mechanism"
             arm = _arm(robot or frames.robot) if look_closer or supervision == "commands" else None
@@ -148,6 +159,8 @@ def train(
                 on_epoch=on_epoch,
             )
             result, findings = learned.result, learned.findings
+    if int(os.environ.get("RANK", "0")) > 0:  # of processes that torchrun started, the first one speaks
+        return
     best = result.history[result.best_epoch - 1]
     if as_json:
         print_json(
@@ -181,12 +194,18 @@ def _arm(robot: str) -> Robot:
 
 
 def _ropes(
-    frames: FrameSet, out: Path, seed: int, on_step: Progress, on_epoch: Callable[[Epoch, float], None]
+    frames: FrameSet,
+    out: Path,
+    seed: int,
+    permutation: str,
+    on_step: Progress,
+    on_epoch: Callable[[Epoch, float], None],
 ) -> tuple[TrainResult, tuple[str, ...]]:
     """The published method, with its own settings."""
     from ropes_ros.learning.ropes import RopesConfig, train_ropes
 
-    result = train_ropes(frames, out, config=RopesConfig(seed=seed), on_step=on_step, on_epoch=on_epoch)
+    config = RopesConfig(seed=seed, permutation=permutation)
+    result = train_ropes(frames, out, config=config, on_step=on_step, on_epoch=on_epoch)
     return result, tuple(result.notes)
 
 
@@ -222,11 +241,17 @@ def _need(package: str, extra: str) -> None:
         raise RuntimeSetupError(f"{package} is not installed; run `pip install 'ropes_ros[{extra}]'`")
 
 
-def _config(epochs: int | None, seed: int, size: str | None, settings: dict[str, Any]) -> TrainConfig:
-    """Training settings from the options that were given."""
+def _config(
+    epochs: int | None, seed: int, size: str | None, init: Path | None, settings: dict[str, Any]
+) -> TrainConfig:
+    """Training settings from the options that were given, and from the model that is adapted."""
+    from ropes_ros.learning.checkpoint import find_checkpoint, load_checkpoint
     from ropes_ros.learning.train import TrainConfig
 
     given: dict[str, Any] = {"seed": seed, **settings}
+    if init is not None:
+        known = load_checkpoint(find_checkpoint(init))["config"]
+        given = {"image_size": tuple(known["image_size"]), "backbone": known["backbone"], **given}
     if epochs is not None:
         given["epochs"] = epochs
     if size is not None:

@@ -230,7 +230,7 @@ class ScoreConstraint(Constraint):
     def __init__(self, pairs: Sequence[LevelPair], features: int, *, hidden: int = 32) -> None:
         super().__init__()
         count, levels = len(pairs), 1 + max(max(pair.first + pair.second) for pair in pairs)
-        table = np.full((count, levels + 1), -1, dtype=np.int16)
+        table = np.full((count, levels + 1), -1, dtype=np.int64)  # a type that gloo can broadcast
         for row, pair in enumerate(pairs):
             table[row, list(pair.first)] = 0
             table[row, list(pair.second)] = 1
