@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 NODES = ("sim_arm", "commander", "recorder", "estimator")
 ROS_ONLY = {"rclpy", "launch", "launch_ros", "lifecycle_msgs"}
 HEAVY = {
-    "torch": {"learning", "bench", "export.py"},
+    "torch": {"learning", "export.py"},
     "mujoco": {"sim"},
     "cyclonedds": {"standalone"},
 }

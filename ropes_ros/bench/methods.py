@@ -11,9 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from ropes_ros.bench.cells import BUDGETS, Budget, Cell
@@ -332,9 +330,3 @@ for _name, _baseline in BASELINES.items():
     METHODS[_name] = Method(
         _role, _baseline.supervision, partial(_train_baseline, name=_name), known_order=_role != LABEL_FREE
     )
-
-
-def quiet_threads() -> None:
-    """One thread a process: cells run beside each other."""
-    torch.set_num_threads(1)
-    cv2.setNumThreads(1)

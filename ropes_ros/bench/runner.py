@@ -15,7 +15,9 @@ from ropes_ros.bench.worker import NOTHING
 from ropes_ros.errors import RopesError
 from ropes_ros.processes import Processes
 
-ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
+ONE_THREAD = dict.fromkeys(
+    ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OPENCV_FOR_THREADS_NUM"), "1"
+)
 _PAUSE_S = 0.1
 
 Wanted = Mapping[Cell, tuple[str, ...]]

@@ -64,10 +64,9 @@ def _has_model(out: Path, cell: Cell, before: dict[str, Any] | None) -> bool:
 
 def _fresh(out: Path, cell: Cell, tests: tuple[str, ...]) -> dict[str, Any]:
     """Train and test."""
-    from ropes_ros.bench.methods import METHODS, Job, quiet_threads
+    from ropes_ros.bench.methods import METHODS, Job
     from ropes_ros.bench.recordings import recording
 
-    quiet_threads()
     method, budget = METHODS[cell.method], BUDGETS[cell.budget]
     if method.train is None:
         assert method.figures is not None  # a method has the one or the other
@@ -94,10 +93,9 @@ def _fresh(out: Path, cell: Cell, tests: tuple[str, ...]) -> dict[str, Any]:
 
 def _tested_again(out: Path, cell: Cell, tests: tuple[str, ...], before: dict[str, Any] | None) -> dict[str, Any]:
     """Run the tests that a finished cell lacks on the model that was kept."""
-    from ropes_ros.bench.methods import Trained, encoder_reader, load_kept, quiet_threads
+    from ropes_ros.bench.methods import Trained, encoder_reader, load_kept
 
     assert before is not None  # there is a model because there is a record
-    quiet_threads()
     encoder = load_kept(out / "models" / cell.name)
     missing = tuple(test for test in tests if test not in before["tests"])
     found = _tests(out, cell, missing, Trained(encoder_reader(encoder), encoder, {}, {}))
