@@ -64,7 +64,7 @@ def tracking_report(frames: FrameSet, robot: Robot, truth: NDArray[np.float64]) 
         if mean > GROSS:
             worst = int(np.nanargmax(distance[joint]))
             sentences.append(
-                f"joint {name}: the positions reached differ from those commanded by {mean:.2f} half ranges "
+                f"joint '{name}': the positions reached differ from those commanded by {mean:.2f} half ranges "
                 f"({np.degrees(mean * robot.half_range[joint]):.1f} deg) in the mean, most at level "
                 f"{frames.level_ids[worst]}: it lagged, sagged, or did not execute its commands, and a model that was "
                 "trained on the commanded densities is wrong by as much; slow the schedule down or mend the controller"

@@ -46,7 +46,7 @@ def test_a_joint_without_regime_is_left_out(good: Case) -> None:
     found = check(bad.frames, bad.split)
     assert found.identified.tolist() == [True, False]
     assert len(found.sentences) == 1
-    assert "joint joint2 is not identified" in found.sentences[0]
+    assert "joint 'joint2' is not identified" in found.sentences[0]
 
 
 def test_a_joint_at_one_level_is_left_out_and_loses_its_labels(good: Case) -> None:
@@ -129,7 +129,7 @@ def test_images_that_stop_at_a_level_are_refused(good: Case) -> None:
     images = good.frames.images.copy()
     images[good.frames.labels[:, 1] == 6] = images[0]
     bad = changed(good, images=images)
-    with pytest.raises(TrainingError, match="while joint joint2 is at level b6"):
+    with pytest.raises(TrainingError, match="while joint 'joint2' is at level b6"):
         check(bad.frames, bad.split)
 
 
@@ -179,7 +179,7 @@ def test_a_net_that_knows_its_training_spans_is_told(long: Case) -> None:
     angle[long.split.train, 0] = CENTRES[long.frames.labels[long.split.train, 0]]
     report = told(long, with_angles(long.frames.images, angle))
     assert len(report.sentences) == 1
-    assert "joint joint1" in report.sentences[0]
+    assert "joint 'joint1'" in report.sentences[0]
     assert "trained on" in report.sentences[0]
 
 
@@ -197,7 +197,7 @@ def test_pictures_that_betray_the_level_are_told(long: Case) -> None:
     images[:, 1:] += (4 * long.frames.labels[:, 1]).astype(np.uint8)[:, None, None, None]
     report = told(long, images)
     assert len(report.sentences) == 1
-    assert "joint joint2: brightness" in report.sentences[0]
+    assert "joint 'joint2': brightness" in report.sentences[0]
     assert report.beyond[1] > 0.03 > abs(report.beyond[0])
 
 
@@ -206,7 +206,7 @@ def test_a_joint_that_was_not_learned_is_told(long: Case) -> None:
     angle[:, 0] = long.angle[:, 0]
     report = told(long, with_angles(long.frames.images, angle))
     assert report.learned.tolist() == [True, False]
-    assert "joint joint2 was not learned" in report.sentences[0]
+    assert "joint 'joint2' was not learned" in report.sentences[0]
 
 
 def test_joints_without_labels_are_not_judged(long: Case) -> None:

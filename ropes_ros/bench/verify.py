@@ -31,7 +31,9 @@ POSES = 2000
 NOVEL_POSES = 500
 ROBOT = "arm6"
 _KEYS = {"folder", "rows", "cell", "seed"}
-_COPIED = ("model.onnx", "card.md", "checkpoint.pt")
+_COPIED = ("model.onnx", "card.md")
+_SHIPPED = ("checkpoint.pt",)
+"""Kept beside those models that the package installs, so that they can be adapted."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,7 @@ def retrain(
             why = record["message"] if record else "it was not run"
             raise RopesError(f"{model.folder}: its training failed ({why or 'its model was too large to keep'})")
         model.folder.mkdir(parents=True, exist_ok=True)
-        for name in _COPIED:
+        for name in (*_COPIED, *(_SHIPPED if model.folder.parts[0] == "models" else ())):
             shutil.copy(made / name, model.folder / name)
 
 

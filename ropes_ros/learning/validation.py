@@ -65,7 +65,7 @@ class Identifiability:
     def sentences(self) -> tuple[str, ...]:
         """What to tell the user: one sentence for each joint left out, then the warnings."""
         out = [
-            f"joint {name} is not identified and is left out of training: {reason}"
+            f"joint '{name}' is not identified and is left out of training: {reason}"
             for name, reason in zip(self.joint_names, self.reasons, strict=True)
             if reason
         ]
@@ -237,7 +237,7 @@ def _check_images(frames: FrameSet, split: Split) -> None:
             there = split.labels[used, joint] == level
             if there.sum() >= 3 and blocks[there].std(axis=0).max() < LEAST_CHANGE:
                 raise TrainingError(
-                    f"the images do not change while joint {name} is at level {level_id}: did the robot stand still "
+                    f"the images do not change while joint '{name}' is at level {level_id}: did the robot stand still "
                     "then, or the camera repeat one picture? Record again"
                 )
 
@@ -394,26 +394,26 @@ def _findings(report: Leakage) -> tuple[str, ...]:
             continue
         if not report.learned[joint]:
             out.append(
-                f"joint {name} was not learned: on held-out spans its level is told no better than by chance "
+                f"joint '{name}' was not learned: on held-out spans its level is told no better than by chance "
                 f"({report.held_out[joint]:.2f} of {report.chance[joint]:.2f} nats); is it in view, and did it follow "
                 "its commands?"
             )
         if gap[joint] > max(GAP_SHARE * told[joint], ERRORS * report.gap_error[joint]):
             out.append(
-                f"joint {name}: its level is told {gap[joint]:.2f} nats a frame better in spans that were trained on "
+                f"joint '{name}': its level is told {gap[joint]:.2f} nats a frame better in spans that were trained on "
                 f"than in held-out ones ({report.seen[joint]:.2f} against {report.held_out[joint]:.2f}): the net knows "
                 "the moments by something other than the pose (drifting light, memorised segments); record longer, or "
                 "train shorter or with stronger augmentation"
             )
         if below[joint] > max(BEYOND_NATS, ERRORS * report.held_out_error[joint]):
             out.append(
-                f"joint {name}: its level is told {below[joint]:.2f} nats a frame better than its angle can tell it: "
+                f"joint '{name}': its level is told {below[joint]:.2f} nats a frame better than its angle can tell it: "
                 "the images show the level by something else (motion blur, a light that follows the schedule), or the "
                 "densities are not those commanded; record with dwells in place of sweeps"
             )
         if report.beyond[joint] > max(BEYOND_NATS, ERRORS * report.beyond_error[joint]):
             out.append(
-                f"joint {name}: brightness, sharpness or other features of the image tell its level "
+                f"joint '{name}': brightness, sharpness or other features of the image tell its level "
                 f"{report.beyond[joint]:.2f} nats a frame better than its estimated angle alone: speed or surroundings "
                 "betray the level; record with dwells in place of sweeps, in a light that does not follow the schedule"
             )
