@@ -424,7 +424,10 @@ def test_verify_measures_what_the_targets_need_and_reports(tmp_path: Path, monke
 def test_a_listed_model_is_retrained_as_its_cell_and_put_in_place(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = verify.Listed(tmp_path / "models" / "arm6", ("iid",), "headline/ours-iid", 1)
+    def model_in(place: Path) -> verify.Listed:
+        return verify.Listed(place, ("iid",), "headline/ours-iid", 1)
+
+    model = model_in(tmp_path / "models" / "arm6")
     cell = model.find()
     assert (cell.method, cell.frames, cell.seed, cell.budget) == ("ours", 70_000, 1, "full")
     out = tmp_path / "bench"
@@ -440,6 +443,9 @@ def test_a_listed_model_is_retrained_as_its_cell_and_put_in_place(
     monkeypatch.setattr(verify, "run_cells", run)
     verify.retrain([model], out, jobs=1)
     assert {path.name for path in model.folder.iterdir()} == {"model.onnx", "card.md", "checkpoint.pt"}
+    judged_only = model_in(tmp_path / "benchmarks" / "arm6")
+    verify.retrain([judged_only], out, jobs=1)
+    assert {path.name for path in judged_only.folder.iterdir()} == {"model.onnx", "card.md"}
     write_cell(out, cell, {**worker.NOTHING, "state": "failed", "message": "no room"})
     monkeypatch.setattr(verify, "run_cells", lambda *_, **__: 1)
     with pytest.raises(RopesError, match="no room"):

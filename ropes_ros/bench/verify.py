@@ -113,7 +113,7 @@ def retrain(
             why = record["message"] if record else "it was not run"
             raise RopesError(f"{model.folder}: its training failed ({why or 'its model was too large to keep'})")
         model.folder.mkdir(parents=True, exist_ok=True)
-        for name in (*_COPIED, *(_SHIPPED if model.folder.parts[0] == "models" else ())):
+        for name in (*_COPIED, *(() if "benchmarks" in model.folder.parts else _SHIPPED)):
             shutil.copy(made / name, model.folder / name)
 
 
