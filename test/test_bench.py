@@ -434,7 +434,7 @@ def test_a_listed_model_is_retrained_as_its_cell_and_put_in_place(
 
     def run(cells: Any, folder: Path, **_: Any) -> int:
         made = folder / "models" / cell.name
-        made.mkdir(parents=True)
+        made.mkdir(parents=True, exist_ok=True)
         for name in ("model.onnx", "card.md", "checkpoint.pt"):
             (made / name).write_text(name)
         write_cell(folder, cell, {**DONE, "tests": {}})
