@@ -110,7 +110,8 @@ class RopesResult(TrainResult):
         score_differences: The matrix D, float64 [J, J]: row i is the pair of regimes of joint i, column j the latent
             that became joint j; the diagonal is what should be large.
         reconstruction_error: Share of the pixels' variance that the first autoencoder leaves on validation spans.
-        classifier_loss: Held-out cross-entropy of each joint's classifier, nats, float64 [J]; ln 2 is chance.
+        classifier_loss: Held-out cross-entropy of each joint's classifier, nats, float64 [J]; ln 2 is chance, not a
+            number where the validation spans lack one of its regimes.
         sign_identified: Whether the levels tell which way each joint turns, bool [J].
         notes: Sentences for the user.
     """
@@ -240,7 +241,7 @@ def train_ropes(
     classifier_loss = run.compare()
     history, alignment, angle = run.disentangle(on_epoch)
     matrix = run.matrix()[:, alignment.order]
-    notes = run.notes(alignment, unexplained, classifier_loss)
+    notes = run.notes(alignment, unexplained, classifier_loss, matrix)
     net, calibration = run.finish(alignment, angle)
     checkpoint = out_dir / CHECKPOINT_FILE
     save_checkpoint(
@@ -405,10 +406,10 @@ class _Run:
     def _held_out(self, classifier: nn.Module, pair: LevelPair) -> float:
         labels = self.split.labels[self.split.validation]
         targets = pair.targets(labels)
+        if not {0, 1} <= set(targets.tolist()):
+            return math.nan
         frames = self.split.validation[targets >= 0]
         logits = [classifier(self._images(frames[start : start + _CHUNK])) for start in range(0, len(frames), _CHUNK)]
-        if not logits:
-            return math.nan
         known = torch.from_numpy(targets[targets >= 0]).to(self.device)
         return float(ldr_loss(torch.cat(logits)[:, None], known[:, None]))
 
@@ -511,15 +512,28 @@ class _Run:
             aligned, self.frames, self.split, self.objective, truncated=False
         )
 
-    def notes(self, alignment: Alignment, unexplained: float, classifier_loss: NDArray[np.float64]) -> list[str]:
+    def notes(
+        self,
+        alignment: Alignment,
+        unexplained: float,
+        classifier_loss: NDArray[np.float64],
+        matrix: NDArray[np.float64],
+    ) -> list[str]:
         """What the user should know of how each stage went."""
         names = self.frames.joint_names
         notes = [f"the autoencoder leaves {unexplained:.1%} of the validation images' variance unexplained"]
-        chance = [names[joint] for joint in np.flatnonzero(~(classifier_loss < CHANCE))]
+        chance = [names[joint] for joint in np.flatnonzero(classifier_loss >= CHANCE)]
         if chance:
             notes.append(
                 f"the classifiers of {', '.join(chance)} do no better than chance on validation spans: their score "
                 "differences are noise; train classifiers longer or at a higher rate"
+            )
+        own = np.diag(matrix)
+        blurred = [names[joint] for joint in np.flatnonzero(~((own > 0.5) & (2.0 * own > matrix.sum(axis=1))))]
+        if blurred:
+            notes.append(
+                f"the score differences of {', '.join(blurred)} are not in one latent each: stage 3 fell short; "
+                "train the autoencoder longer, which all else is built on"
             )
         unknown = [pair for pair, known in zip(self.pairs, alignment.sign_identified, strict=True) if not known]
         unsigned = [names[pair.joint] for pair in unknown if not pair.signed]
