@@ -134,7 +134,7 @@ class ReconstructionTask(Task):
     what is asked for is the scene. The latent alone must do for half of the training frames, so that it takes what the
     picture varies with most; a small code takes the rest, and keeps the features rich enough to start another task
     from. Each pixel is taken in units of its own spread (plus the mean one), as else the links that fill the picture
-    drown the wrist. The loss is the share of the variance that is not explained, in these units.
+    outweigh the wrist. The loss is the share of the variance that is not explained, in these units.
 
     Args:
         net: The network.
