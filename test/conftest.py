@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from pathlib import Path
+
+# Threads of tiny products wait for each other in a loop: with all cores taken by others that is minutes for seconds.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pytest

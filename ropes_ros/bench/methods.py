@@ -33,6 +33,9 @@ from ropes_ros.sim.recordings import Recording
 
 ROPES_SIZE = (64, 64)
 """Images of the published method, pixels."""
+ROPES_FRAMES = 1000
+"""Most frames of each regime of the published method, whose cost grows with them: about those that 20,000 frames of
+its own design have, so that factorial frames, which all belong to many regimes, cost as much."""
 MEMBERS = 4
 CHECKPOINT = "checkpoint.pt"
 _BATCH = 64
@@ -277,6 +280,8 @@ def _ropes_config(job: Job) -> RopesConfig:
     autoencoder, classifier, latent = job.budget.ropes
     return RopesConfig(
         image_size=ROPES_SIZE,
+        frames_per_regime=ROPES_FRAMES,
+        precision="auto",
         autoencoder_epochs=autoencoder,
         classifier_epochs=classifier,
         latent_epochs=latent,

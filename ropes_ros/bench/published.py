@@ -34,7 +34,12 @@ def measure_published(frames: FrameSet, folder: Path, images: int) -> dict[str, 
     moments: list[float] = []
     batch = min(PUBLISHED.batch_size, images // 2)
     config = RopesConfig(
-        frames_per_regime=images, batch_size=batch, autoencoder_epochs=1, classifier_epochs=1, latent_epochs=1
+        frames_per_regime=images,
+        batch_size=batch,
+        precision="auto",
+        autoencoder_epochs=1,
+        classifier_epochs=1,
+        latent_epochs=1,
     )
     result = train_ropes(frames, folder, config=config, on_step=lambda *_: moments.append(time.monotonic()))
     return {**whole_run(moments, images, batch, len(frames.joint_names)), "measured_seconds": result.seconds}

@@ -50,7 +50,7 @@ from ropes_ros.learning.scores import (
     to_latents,
 )
 from ropes_ros.learning.tasks import LEVELS_ONLY
-from ropes_ros.learning.train import Epoch, Progress, TrainResult, level_shares
+from ropes_ros.learning.train import Epoch, Progress, TrainResult, level_shares, takes_bfloat16
 
 PERMUTATIONS = ("commands", "found")
 LEAST_FRAMES = 50
@@ -75,6 +75,7 @@ class RopesConfig:
         weight_decay: L2 penalty of all three.
         reconstruction: lambda.
         batch_size: Frames a step.
+        precision: Of the autoencoder's products, as `TrainConfig` has it; all that scores come from stays float32.
         levels: Ids of the two levels to compare; None: see `level_pairs`.
         permutation: "commands": latent i is made joint i. "found": the latents come in any order, and the
             score-difference matrix tells which of them each pair of regimes moves.
@@ -96,6 +97,7 @@ class RopesConfig:
     weight_decay: float = 0.01
     reconstruction: float = 0.1
     batch_size: int = 256
+    precision: str = "float32"
     levels: tuple[str, str] | None = None
     permutation: str = "commands"
     span_s: float = 30.0
@@ -290,7 +292,7 @@ class _Run:
         torch.manual_seed(config.seed)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.net = RopesNet(config.image_size, len(frames.joint_names), code=config.code, channels=config.channels)
-        self.net.to(self.device)
+        self.net.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.pairs: list[LevelPair] = level_pairs(frames, config.levels)
         self.regimes, self.points = self._choose()
         points = self._batches(len(self.points))
@@ -360,10 +362,13 @@ class _Run:
             iter([*net.encoder.parameters(), *net.decoder.parameters()]), config.autoencoder_rate
         )
         restarts = _restarts(optimiser, config.autoencoder_epochs // 5 + 1, 4)
+        bfloat16 = takes_bfloat16(config.precision, self.device)
         for batches in self._epochs(len(self.points), config.autoencoder_epochs):
             for chosen in batches:
                 images = self._images(self.points[chosen])
-                self._step(optimiser, (net.decoder(net.encoder(images)) - images).square().mean(dim=0).sum())
+                with torch.autocast(self.device.type, torch.bfloat16, enabled=bfloat16):
+                    again = net.decoder(net.encoder(images))
+                self._step(optimiser, (again.float() - images).square().mean(dim=0).sum())
             restarts.step()
         net.eval()
         validation = self.split.validation
@@ -391,7 +396,8 @@ class _Run:
 
     def _train_classifier(self, sides: list[NDArray[np.int64]]) -> nn.Sequential:
         config = self.config
-        classifier = ldr_classifier(config.image_size, config.classifier_channels).to(self.device).train()
+        classifier = ldr_classifier(config.image_size, config.classifier_channels).train()
+        classifier.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         optimiser = self._optimiser(classifier.parameters(), config.classifier_rate)
         frames = np.concatenate(sides)
         targets = torch.repeat_interleave(torch.tensor([0, 1]), len(sides[0])).to(self.device)
