@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from ropes_ros.bags import open_bag
 from ropes_ros.cdr import header_stamp
+from ropes_ros.command_messages import COMMAND_TYPES, apply_command
 from ropes_ros.errors import BagError, RobotError, TrainingError
 from ropes_ros.robot import Robot, load_robot
-from ropes_ros.sim.commands import COMMAND_TYPES, apply_command
-from ropes_ros.sim.trajectory import TrajectoryBuffer
+from ropes_ros.trajectory import TrajectoryBuffer
 from ropes_ros.units import NANOSECONDS
 
 SAMPLE_NS = 10_000_000

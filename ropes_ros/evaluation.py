@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ropes_ros.bag_images import decode_image
 from ropes_ros.bags import Bag, open_bag
 from ropes_ros.cdr import header_stamp
-from ropes_ros.dataset import decode_image
 from ropes_ros.encoder import Encoder
 from ropes_ros.errors import BagError, ModelError, RopesError
 from ropes_ros.metrics import JointMetrics, auroc, coverage, joint_metrics

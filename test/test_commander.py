@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ropes_ros.command_messages import apply_command
 from ropes_ros.errors import RopesError
 from ropes_ros.motion import Trajectory
 from ropes_ros.regimes import NONE, RegimeTimeline, Schedule, make_schedule, regime_from_msg, regime_to_msg
 from ropes_ros.robot import load_robot
-from ropes_ros.sim.commands import apply_command
-from ropes_ros.sim.trajectory import TrajectoryBuffer
 from ropes_ros.standalone.messages import deserialize_message, interface_modules, serialize_message
+from ropes_ros.trajectory import TrajectoryBuffer
 
 SECOND = 1_000_000_000
 NOW = 1_700_000_000 * SECOND

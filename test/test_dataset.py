@@ -29,9 +29,10 @@ from synthetic import (
     write_synthetic_bag,
 )
 
-from ropes_ros import dataset
+from ropes_ros import bag_images, dataset
+from ropes_ros.bag_images import BagPixels
 from ropes_ros.bags import TOPICS, BagWriter, open_bag
-from ropes_ros.dataset import BagPixels, FrameSet, load_frames, split_spans
+from ropes_ros.dataset import FrameSet, load_frames, split_spans
 from ropes_ros.errors import BagError, TrainingError
 from ropes_ros.framing import Region
 from ropes_ros.regimes import REACH_NS, Schedule
@@ -187,7 +188,7 @@ def test_loading_twice_gives_the_same_and_the_cache_spares_the_images(
     tmp_path: Path, recorded: tuple[Path, Schedule], frames: FrameSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = load_frames(recorded[0], size=SIZE, cache_dir=tmp_path)
-    monkeypatch.setattr(dataset, "decode_image", None)
+    monkeypatch.setattr(bag_images, "decode_image", None)
     second = load_frames(recorded[0], size=SIZE, cache_dir=tmp_path)
     assert_same(first, second)
     assert_same(first, frames)
@@ -214,7 +215,7 @@ def test_an_interrupted_load_leaves_nothing_that_looks_whole(
     assert list(tmp_path.iterdir()) == []
     # a process killed outright cannot tidy up: what it leaves must not be taken for an entry either
     with monkeypatch.context() as patch:
-        patch.setattr(dataset.shutil, "rmtree", lambda *_, **__: None)
+        patch.setattr(bag_images.shutil, "rmtree", lambda *_, **__: None)
         with pytest.raises(KeyboardInterrupt):
             load_frames(recorded[0], size=SIZE, cache_dir=tmp_path, progress=stop)
     assert len(list(tmp_path.iterdir())) == 1
@@ -301,7 +302,7 @@ def test_only_wanted_pixels_are_decoded_and_only_going_back_starts_again(
 ) -> None:
     decoded: list[int] = []
     opened: list[Path] = []
-    decode, opening = dataset.decode_image, dataset.open_bag
+    decode, opening = bag_images.decode_image, bag_images.open_bag
 
     def decode_spy(cdr: bytes, compressed: bool, source: str) -> tuple[int, NDArray[np.uint8]]:
         stamp_ns, image = decode(cdr, compressed, source)
@@ -312,8 +313,8 @@ def test_only_wanted_pixels_are_decoded_and_only_going_back_starts_again(
         opened.append(path)
         return opening(path, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(dataset, "decode_image", decode_spy)
-    monkeypatch.setattr(dataset, "open_bag", open_spy)
+    monkeypatch.setattr(bag_images, "decode_image", decode_spy)
+    monkeypatch.setattr(bag_images, "open_bag", open_spy)
     details = BagPixels(recorded[0], TOPICS["image"], frames.stamps_ns, frames.camera_size, frames.region)
     for chosen in ([7, 9], [10, 300], [301]):
         details.read(np.array(chosen))
@@ -361,7 +362,7 @@ def test_reading_a_bag_holds_few_full_images_at_a_time(
 ) -> None:
     seen: list[weakref.ref[NDArray[np.uint8]]] = []
     most = 0
-    decode = dataset.decode_image
+    decode = bag_images.decode_image
 
     def spy(cdr: bytes, compressed: bool, source: str) -> tuple[int, NDArray[np.uint8]]:
         nonlocal most
@@ -370,7 +371,7 @@ def test_reading_a_bag_holds_few_full_images_at_a_time(
         most = max(most, sum(reference() is not None for reference in seen))
         return stamp_ns, image
 
-    monkeypatch.setattr(dataset, "decode_image", spy)
+    monkeypatch.setattr(bag_images, "decode_image", spy)
     assert len(load_frames(recorded[0], size=SIZE, cache_dir=tmp_path)) == 400
     assert 0 < most < 40
 

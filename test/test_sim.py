@@ -10,17 +10,17 @@ import pytest
 
 pytest.importorskip("mujoco")
 
+from ropes_ros.command_messages import apply_command
 from ropes_ros.errors import RobotError, RuntimeSetupError
 from ropes_ros.motion import Trajectory
 from ropes_ros.regimes import make_schedule
 from ropes_ros.robot import Robot, load_robot
 from ropes_ros.sim.agenda import Agenda
 from ropes_ros.sim.arm import SimArm
-from ropes_ros.sim.commands import apply_command
 from ropes_ros.sim.following import Faults, follow
 from ropes_ros.sim.look import PLAIN, Look, Patch, Solid
 from ropes_ros.sim.scene import mujoco
-from ropes_ros.sim.trajectory import TrajectoryBuffer
+from ropes_ros.trajectory import TrajectoryBuffer
 
 SECOND = 1_000_000_000
 

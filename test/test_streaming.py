@@ -9,8 +9,8 @@ from ropes_ros.errors import ScheduleError
 from ropes_ros.motion import Trajectory, WaypointMotion
 from ropes_ros.regimes import NONE, RegimeState, RegimeTimeline, Schedule, make_schedule
 from ropes_ros.robot import Robot, load_robot
-from ropes_ros.sim.trajectory import TrajectoryBuffer
 from ropes_ros.streaming import CommandStream, Update
+from ropes_ros.trajectory import TrajectoryBuffer
 
 SECOND = 1_000_000_000
 MS = 1_000_000

@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch")
 from ropes_ros.dataset import FrameSet
 from ropes_ros.errors import TrainingError
 from ropes_ros.framing import Region
-from ropes_ros.learning.augmentation import Augmentation, background_of, to_input
+from ropes_ros.learning.augmentation import Augmentation, to_input
 from ropes_ros.learning.mechanism import MechanismLikelihood
 from ropes_ros.learning.networks import AngleNet
 from ropes_ros.learning.tasks import TASKS, Batch, MaskedTask, info_nce, make_task
@@ -263,13 +263,13 @@ def test_augmentation_without_changes_is_the_image(frames: FrameSet) -> None:
     images = frames.images[:8]
     np.testing.assert_allclose(augmented(images), images, atol=1e-3)
     kept = images.copy()
-    Augmentation(shift=2, occlusion=1.0, background=background_of(images))(images, np.random.default_rng(0))
+    Augmentation(shift=2, occlusion=1.0)(images, np.random.default_rng(0))
     np.testing.assert_array_equal(images, kept)
 
 
 def test_augmentation_repeats_by_its_source_alone(frames: FrameSet) -> None:
     images = frames.images[:8]
-    settings = {"shift": 2, "occlusion": 1.0, "background": background_of(frames.images)}
+    settings = {"shift": 2, "occlusion": 1.0}
     first, second = Augmentation(**settings), Augmentation(**settings)
     second(images, np.random.default_rng(5))
     ours, theirs = first(images, np.random.default_rng(3)), second(images, np.random.default_rng(3))
@@ -313,16 +313,3 @@ def test_occluders_are_of_several_shapes_and_sizes() -> None:
     assert {int((count >= 30).sum()) for count in colours} >= {2, 3, 4}, "one to three shapes, and the picture"
     half = (augmented(black, occlusion=0.5) > 0).any(axis=(1, 2, 3)).mean()
     assert 0.4 < half < 0.6
-
-
-def test_background_changes_without_the_arm(frames: FrameSet) -> None:
-    background = background_of(frames.images)
-    assert (background == 40).mean() > 0.9
-    changed = augmented(frames.images, background=background)
-    floor = (frames.images == 40).all(axis=-1)
-    moved = np.abs(changed - frames.images).max(axis=-1)
-    other = np.array([moved[index][floor[index]].max() > 3.0 for index in range(len(changed))])
-    assert 0.35 < other.mean() < 0.55
-    bright = (np.abs(frames.images.astype(int) - 40) > 60).any(axis=-1)
-    bright &= (np.abs(frames.images.astype(int) - background) > 24).any(axis=-1)
-    assert moved[bright].max() < 1e-3

@@ -18,7 +18,9 @@ from ropes_ros.dataset import FrameSet
 from ropes_ros.errors import RuntimeSetupError, TrainingError
 from ropes_ros.learning.augmentation import to_input
 from ropes_ros.learning.checkpoint import encoder_of, find_checkpoint, load_checkpoint, load_net
-from ropes_ros.learning.train import INIT_RATE, TrainConfig, TrainResult, level_shares, one_cycle, train
+from ropes_ros.learning.mechanism import level_shares
+from ropes_ros.learning.optimisation import one_cycle
+from ropes_ros.learning.train import INIT_RATE, TrainConfig, TrainResult, train
 
 CONFIG = TrainConfig(
     image_size=SIZE, epochs=2, batch_size=64, occlusion=0.0, shift=0, span_s=4.0, precision="float32", seed=1
@@ -136,6 +138,24 @@ def test_bfloat16_learns_as_float32_does(frames: FrameSet, plain: TrainResult, t
     best = load_checkpoint(coarse.checkpoint)["best"]
     assert {value.dtype for value in best.values()} <= {torch.float32, torch.int64}
     assert not same(best, load_checkpoint(plain.checkpoint)["best"])
+
+
+@pytest.mark.slow
+def test_a_compiled_network_learns_the_same(frames: FrameSet, plain: TrainResult, tmp_path: Path) -> None:
+    pytest.importorskip("torch._inductor")
+    compiled = train(frames, tmp_path, config=replace(CONFIG, compile=True))
+    assert compiled.history[-1].validation_loss == pytest.approx(plain.history[-1].validation_loss, abs=0.08)
+    kept, other = (load_checkpoint(result.checkpoint)["best"] for result in (compiled, plain))
+    assert kept.keys() == other.keys()
+
+
+def test_compiling_without_a_compiler_is_refused(
+    frames: FrameSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    with pytest.raises(TrainingError, match=r"needs a C\+\+ compiler: install g\+\+"):
+        train(frames, tmp_path, config=replace(CONFIG, compile=True))
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,8 @@ from ropes_ros.learning.ensemble import distil_task, train_members
 from ropes_ros.learning.refine import RefineConfig, refine
 from ropes_ros.learning.ropes import RopesConfig, train_ropes
 from ropes_ros.learning.scm import check_identifiability
-from ropes_ros.learning.train import TaskFactory, TrainConfig, TrainResult, prepare, train
+from ropes_ros.learning.train import TaskFactory, TrainConfig, TrainResult, train
+from ropes_ros.learning.validation import prepare
 from ropes_ros.sim.recordings import Recording
 
 ROPES_SIZE = (64, 64)
@@ -256,7 +257,7 @@ def _train_ensemble(job: Job) -> Trained:
     def train_one(given: FrameSet, folder: Path) -> Path:
         return train(given, folder, config=config, resume=True).checkpoint
 
-    split = prepare(frames, config).split
+    split = prepare(frames, span_s=config.span_s, seed=config.seed).split
     members = train_members(
         frames, split, job.folder, train_one, count=MEMBERS, span_s=config.span_s, seed=config.seed
     )

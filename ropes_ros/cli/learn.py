@@ -73,6 +73,10 @@ def train(
     size: Annotated[
         str | None, typer.Option(metavar="WxH", help="Image size that the first network sees, for example 96x72.")
     ] = None,
+    compiled: Annotated[
+        bool,
+        typer.Option("--compile", help="Compile the first network: pays in long runs, needs a C++ compiler."),
+    ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Continue from the checkpoint in the folder.")] = False,
     robot: ModelRobotOption = None,
     topic: TopicsOption = None,
@@ -106,6 +110,7 @@ def train(
         ours = {"--task": task != "mechanism", "--constraint": constraint != "none", "--pretrain": pretrain != "none"}
         ours |= {"--init": init is not None, "--epochs": epochs is not None, "--size": size is not None}
         ours |= {"--backbone": backbone is not None, "--supervision": supervision != "regimes", "--resume": resume}
+        ours |= {"--compile": compiled}
         if any(ours.values()):
             raise TrainingError(
                 f"{next(name for name, given in ours.items() if given)} does not go with --method ropes, which has the "
@@ -114,6 +119,7 @@ def train(
     elif permutation != "commands":
         raise TrainingError("--permutation goes with --method ropes; leave it out")
     settings = {"task": task, "constraint": constraint, "constraint_weight": constraint_weight, "pretrain": pretrain}
+    settings["compile"] = compiled
     if backbone is not None:
         settings["backbone"] = backbone
     config = _config(epochs, seed, size, init, settings)

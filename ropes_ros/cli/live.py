@@ -74,9 +74,9 @@ def record(
     sim_time: Annotated[bool, SIM_TIME] = False,
 ) -> None:
     """Command a schedule and record what the camera sees into an intervention bag."""
+    from ropes_ros.command_messages import COMMAND_TYPES
     from ropes_ros.regimes import Schedule
     from ropes_ros.robot import load_robot
-    from ropes_ros.sim.commands import COMMAND_TYPES
 
     if path.exists():
         raise BagError(f"{path} exists; name a folder that does not, recordings are never overwritten")

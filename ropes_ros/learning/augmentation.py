@@ -1,8 +1,7 @@
 """Random changes of lighting, colour and view: what the encoder will meet later, it meets in training.
 
-Whole pictures change their gain, offset, colours and a smooth gradient of light; the background alone changes its
-colour, where it is known; and flat rectangles and ellipses cover parts. Work on bytes, one picture at a time, is
-OpenCV's; the rest is done for the batch at once.
+Whole pictures change their gain, offset, colours and a smooth gradient of light, and flat rectangles and ellipses cover
+parts. Work on bytes, one picture at a time, is OpenCV's; the rest is done for the batch at once.
 """
 
 from __future__ import annotations
@@ -20,11 +19,6 @@ SHAPES = 3
 """Most occluders in one picture."""
 COVER = 0.3
 """Share of the picture that its occluders cover at most, counting what overlaps twice."""
-BACKGROUND_SHARE = 0.5
-"""Share of pictures whose background changes its colour."""
-_BACKGROUND_REACH = 24
-"""Grey levels, of 256, by which a pixel of the background may differ from its median."""
-_BACKGROUND_SAMPLE = 200
 _SUBPIXEL = 4
 """Bits of the fractions of pixels in which OpenCV takes corners."""
 
@@ -38,7 +32,6 @@ class Augmentation:
         noise: Largest standard deviation of pixel noise, as a share of full scale.
         occlusion: Probability of occluders over part of the image.
         colour: Largest share of a colour channel that goes into another one.
-        background: What `background_of` found, whose places then change their colour; None leaves them.
     """
 
     def __init__(
@@ -49,14 +42,12 @@ class Augmentation:
         noise: float = 0.03,
         occlusion: float = 0.5,
         colour: float = 0.1,
-        background: NDArray[np.uint8] | None = None,
     ) -> None:
         self.shift = shift
         self.light = light
         self.noise = noise
         self.occlusion = occlusion
         self.colour = colour
-        self.background = background
         self._noise_images: Tensor | None = None
         self._fields: Tensor | None = None
 
@@ -114,31 +105,16 @@ class Augmentation:
         return self._noise_images[torch.from_numpy(rng.integers(0, NOISE_IMAGES, len(pixels)))]
 
     def _shifted(self, images: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
-        """A copy of the images, each with a new background and moved by its own whole number of pixels.
+        """A copy of the images, each moved by its own whole number of pixels.
 
         What comes in at an edge repeats it.
         """
         count, reach = len(images), self.shift
         moved = np.empty_like(images)
         steps = rng.integers(-reach, reach + 1, (count, 2))
-        coloured = rng.random(count) < (0.0 if self.background is None else BACKGROUND_SHARE)
         for index, (down, right) in enumerate(steps.tolist()):
-            image = np.ascontiguousarray(images[index])
-            if coloured[index]:
-                image = self._recoloured(image, rng)
-            _move(image, down, right, moved[index])
+            _move(np.ascontiguousarray(images[index]), down, right, moved[index])
         return moved
-
-    def _recoloured(self, image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
-        """A copy with one colour mixed into all that looks like the background."""
-        assert self.background is not None
-        apart = cv2.absdiff(image, self.background)
-        mask = cv2.inRange(apart, (0, 0, 0), (_BACKGROUND_REACH,) * 3)
-        share = float(rng.uniform(0.0, 0.4))
-        mixing = np.column_stack([(1.0 - share) * np.eye(3), share * rng.uniform(0.0, 255.0, 3)])
-        result = image.copy()
-        cv2.copyTo(cv2.transform(image, mixing), mask, result)
-        return result
 
 
 def _move(image: NDArray[np.uint8], down: int, right: int, out: NDArray[np.uint8]) -> None:
@@ -167,20 +143,6 @@ def _occlude(image: NDArray[np.uint8], rng: np.random.Generator) -> None:
             cv2.fillConvexPoly(image, corners, colour, cv2.LINE_AA, _SUBPIXEL)
         else:
             cv2.ellipse(image, box, colour, -1, cv2.LINE_AA)
-
-
-def background_of(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The picture without what moves: each pixel's median over some hundred evenly spaced frames.
-
-    Args:
-        images: uint8 [N, H, W, 3], may be memory-mapped.
-
-    Returns:
-        uint8 [H, W, 3].
-    """
-    chosen = np.unique(np.linspace(0, len(images) - 1, _BACKGROUND_SAMPLE).astype(np.int64))
-    median: NDArray[np.uint8] = np.median(images[chosen], axis=0).astype(np.uint8)
-    return median
 
 
 def to_input(images: NDArray[np.uint8]) -> Tensor:

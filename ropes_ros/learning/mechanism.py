@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ropes_ros.errors import TrainingError
 from ropes_ros.learning.networks import LOG_STD_RANGE
 
 STD_STEPS = 48
@@ -35,6 +36,31 @@ def level_posterior(log_density: NDArray[np.float64], shares: NDArray[np.float64
     joint = np.exp(log_density) * shares[:, :, None]
     posterior: NDArray[np.float64] = joint / joint.sum(axis=1, keepdims=True)
     return posterior
+
+
+def level_shares(labels: NDArray[np.int16], levels: int) -> NDArray[np.float64]:
+    """Share of labelled frames at each level.
+
+    Args:
+        labels: int16 [N, J], -1 where a joint is in no regime.
+        levels: Number of levels K.
+
+    Returns:
+        float64 [J, K], rows sum to 1; equal shares for a joint that is never in a regime, whose levels do not count.
+
+    Raises:
+        TrainingError: A joint visits some of the levels, but not all.
+    """
+    counts = np.stack([(labels == level).sum(axis=0) for level in range(levels)], axis=1).astype(np.float64)
+    counts[(counts == 0).all(axis=1)] = 1.0
+    if (counts == 0).any():
+        joint, level = np.argwhere(counts == 0)[0]
+        raise TrainingError(
+            f"joint number {joint + 1} has no training frame at level number {level + 1}: record longer "
+            "(every joint must visit every level several times)"
+        )
+    shares: NDArray[np.float64] = counts / counts.sum(axis=1, keepdims=True)
+    return shares
 
 
 def _cell_weights(points: int) -> NDArray[np.float64]:

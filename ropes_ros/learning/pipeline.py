@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ropes_ros.dataset import FrameSet
 from ropes_ros.learning.checkpoint import CHECKPOINT_FILE, load_checkpoint, load_net
-from ropes_ros.learning.mechanism import MechanismLikelihood
+from ropes_ros.learning.mechanism import MechanismLikelihood, level_shares
 from ropes_ros.learning.refine import RefineConfig, refine
 from ropes_ros.learning.train import (
     Epoch,
@@ -23,11 +23,9 @@ from ropes_ros.learning.train import (
     TaskFactory,
     TrainConfig,
     TrainResult,
-    level_shares,
-    prepare,
     train,
 )
-from ropes_ros.learning.validation import leakage
+from ropes_ros.learning.validation import leakage, prepare
 from ropes_ros.robot import Robot
 
 FIRST = "first"
@@ -113,7 +111,7 @@ def learn(
             on_step=on_step,
             on_epoch=on_epoch,
         )
-    prepared = prepare(frames, config)
+    prepared = prepare(frames, span_s=config.span_s, seed=config.seed)
     content = load_checkpoint(out_dir / CHECKPOINT_FILE)
     objective = MechanismLikelihood(
         frames.log_density, level_shares(prepared.split.labels[prepared.split.train], len(frames.level_ids))

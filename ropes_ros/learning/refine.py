@@ -42,8 +42,9 @@ from ropes_ros.learning.checkpoint import (
 )
 from ropes_ros.learning.glimpse import MARGIN, SIDE, Aim, CascadeNet, GlimpseNet, bounded, cut
 from ropes_ros.learning.kinematics import Kinematics
-from ropes_ros.learning.mechanism import MechanismLikelihood
+from ropes_ros.learning.mechanism import MechanismLikelihood, level_shares
 from ropes_ros.learning.networks import AngleNet, Prediction
+from ropes_ros.learning.optimisation import follow, one_cycle, takes_bfloat16
 from ropes_ros.learning.tasks import Batch, Task, make_task
 from ropes_ros.learning.train import (
     INIT_RATE,
@@ -52,12 +53,8 @@ from ropes_ros.learning.train import (
     TaskFactory,
     TrainConfig,
     TrainResult,
-    follow,
-    level_shares,
-    one_cycle,
-    prepare,
-    takes_bfloat16,
 )
+from ropes_ros.learning.validation import prepare
 from ropes_ros.robot import Robot
 
 HIDING = 1.5
@@ -191,7 +188,7 @@ def refine(
     content = load_checkpoint(checkpoint)
     first = TrainConfig(**content["config"])
     base: Any = load_net(content)
-    split, seed = prepare(frames, first).split, first.seed
+    split, seed = prepare(frames, span_s=first.span_s, seed=first.seed).split, first.seed
     shares = level_shares(split.labels[split.train], len(frames.level_ids))
     objective = MechanismLikelihood(frames.log_density, shares)
     floor = float(objective.floor.mean())

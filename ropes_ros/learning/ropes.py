@@ -36,8 +36,9 @@ from ropes_ros.learning.align import AlignedNet, Alignment, align
 from ropes_ros.learning.augmentation import to_input
 from ropes_ros.learning.calibrate import Calibration, calibrate
 from ropes_ros.learning.checkpoint import CHECKPOINT_FILE, save_checkpoint
-from ropes_ros.learning.mechanism import MechanismLikelihood
+from ropes_ros.learning.mechanism import MechanismLikelihood, level_shares
 from ropes_ros.learning.networks import LOG_STD_RANGE, Prediction
+from ropes_ros.learning.optimisation import takes_bfloat16
 from ropes_ros.learning.scores import (
     DenseCoder,
     LevelPair,
@@ -50,7 +51,7 @@ from ropes_ros.learning.scores import (
     to_latents,
 )
 from ropes_ros.learning.tasks import LEVELS_ONLY
-from ropes_ros.learning.train import Epoch, Progress, TrainResult, level_shares, takes_bfloat16
+from ropes_ros.learning.train import Epoch, Progress, TrainResult
 
 PERMUTATIONS = ("commands", "found")
 LEAST_FRAMES = 50

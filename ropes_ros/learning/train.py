@@ -19,15 +19,14 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from ropes_ros.dataset import FrameSet, Split, split_spans
+from ropes_ros.dataset import FrameSet, Split
 from ropes_ros.errors import TrainingError
 from ropes_ros.learning.align import AlignedNet, aligned
 from ropes_ros.learning.augmentation import Augmentation
@@ -39,16 +38,16 @@ from ropes_ros.learning.checkpoint import load_checkpoint as load_checkpoint
 from ropes_ros.learning.constraints import Constraint, make_constraint
 from ropes_ros.learning.distributed import World, joined
 from ropes_ros.learning.loader import Loader, batches, block_length, shuffled
-from ropes_ros.learning.mechanism import MechanismLikelihood
+from ropes_ros.learning.mechanism import MechanismLikelihood, level_shares
 from ropes_ros.learning.networks import AngleNet
+from ropes_ros.learning.optimisation import PRECISIONS, check_compiler, follow, one_cycle, takes_bfloat16
 from ropes_ros.learning.tasks import Batch, Task, make_task
-from ropes_ros.learning.validation import check, keep_out
+from ropes_ros.learning.validation import prepare
 
 INIT_RATE = 0.25
 """Share of the learning rate with which a model that is started from is adapted."""
 REPORT_STEPS = 10
 """Steps between two looks at the loss, each of which waits for the device."""
-PRECISIONS = ("auto", "float32", "bfloat16")
 
 
 @dataclass(frozen=True)
@@ -72,7 +71,7 @@ class TrainConfig:
         shift, light, noise, occlusion: See `Augmentation`.
         precision: "float32", "bfloat16" for the network's products (weights and losses stay float32), or "auto":
             bfloat16 where the hardware multiplies it faster.
-        compile: Compile the network with torch.compile.
+        compile: Compile the network with torch.compile, which takes about half a minute and a C++ compiler.
         span_s: Length of the contiguous spans of time that are split, in seconds.
         seed: Source of the split, the initial weights, the order of frames and the augmentation.
     """
@@ -248,32 +247,6 @@ def train(
         return _Run(frames, out_dir, config, task, init, world, log_dir, on_step, on_epoch).run(resume)
 
 
-class Prepared(NamedTuple):
-    """What is decided about a recording before it is trained on.
-
-    Attributes:
-        split: The uses of its frames; joints that cannot be identified have no labels.
-        control: int64, increasing, frames of training spans that are not trained on, for the check for leaks.
-        findings: Sentences for the user: joints left out and why, weak spots.
-    """
-
-    split: Split
-    control: NDArray[np.int64]
-    findings: tuple[str, ...]
-
-
-def prepare(frames: FrameSet, config: TrainConfig) -> Prepared:
-    """Split a recording and look whether its joints can be identified; `train` begins with this.
-
-    Raises:
-        TrainingError: Nothing can be learned from it; see `validation.check`.
-    """
-    split = split_spans(frames, span_s=config.span_s, seed=config.seed)
-    identifiability = check(frames, split)
-    split, control = keep_out(identifiability.restrict(split), seed=config.seed)
-    return Prepared(split, control, identifiability.sentences)
-
-
 class _Run:
     """One call of `train`."""
 
@@ -298,7 +271,7 @@ class _Run:
             out_dir.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise TrainingError(f"{out_dir}: cannot be made ({error.strerror}); choose another folder") from None
-        self.split, _, self.findings = prepare(frames, config)
+        self.split, _, self.findings = prepare(frames, span_s=config.span_s, seed=config.seed)
         self.shares = level_shares(self.split.labels[self.split.train], len(frames.level_ids))
         self.objective = MechanismLikelihood(frames.log_density, self.shares)
         self.floor = float(self.objective.floor[self._labelled()].mean())
@@ -569,34 +542,11 @@ class _Run:
         )
 
 
-def level_shares(labels: NDArray[np.int16], levels: int) -> NDArray[np.float64]:
-    """Share of labelled frames at each level.
-
-    Args:
-        labels: int16 [N, J], -1 where a joint is in no regime.
-        levels: Number of levels K.
-
-    Returns:
-        float64 [J, K], rows sum to 1; equal shares for a joint that is never in a regime, whose levels do not count.
-
-    Raises:
-        TrainingError: A joint visits some of the levels, but not all.
-    """
-    counts = np.stack([(labels == level).sum(axis=0) for level in range(levels)], axis=1).astype(np.float64)
-    counts[(counts == 0).all(axis=1)] = 1.0
-    if (counts == 0).any():
-        joint, level = np.argwhere(counts == 0)[0]
-        raise TrainingError(
-            f"joint number {joint + 1} has no training frame at level number {level + 1}: record longer "
-            "(every joint must visit every level several times)"
-        )
-    shares: NDArray[np.float64] = counts / counts.sum(axis=1, keepdims=True)
-    return shares
-
-
 def _check(config: TrainConfig, world: World) -> None:
     if config.precision not in PRECISIONS:
         raise TrainingError(f"precision {config.precision!r} is unknown: choose one of {', '.join(PRECISIONS)}")
+    if config.compile:
+        check_compiler(world.device)
     if config.batch_size % world.size:
         raise TrainingError(
             f"a batch of {config.batch_size} frames cannot be shared by {world.size} processes: choose a multiple"
@@ -640,30 +590,3 @@ def _restore(state: _State, content: dict[str, Any], *, whole: bool) -> None:
         state.average.load_state_dict(content["average"])
         state.optimiser.load_state_dict(content["optimiser"])
         state.best_weights, state.best_loss, state.best_epoch = encoder_of(content)[1], best_loss, best_epoch
-
-
-def takes_bfloat16(precision: str, device: torch.device) -> bool:
-    """Whether products are taken in bfloat16: as asked for, or where the hardware has instructions for them."""
-    if precision != "auto":
-        return precision == "bfloat16"
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    return any(torch.cpu.get_capabilities().get(name, False) for name in ("avx512_bf16", "amx_bf16"))
-
-
-def one_cycle(progress: float) -> float:
-    """Learning rate as a share of its peak: a short linear rise, then half a cosine down to 1 %."""
-    if progress < 0.08:
-        return 0.05 + 0.95 * progress / 0.08
-    return 0.01 + 0.99 * 0.5 * (1.0 + math.cos(math.pi * (progress - 0.08) / 0.92))
-
-
-@torch.no_grad()
-def follow(average: nn.Module, net: nn.Module, decay: float) -> None:
-    """Move the average's weights and statistics towards the net's."""
-    followed, current = average.state_dict(), net.state_dict()
-    floats = [name for name, value in followed.items() if value.dtype.is_floating_point]
-    follow = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
-    follow([followed[name] for name in floats], [current[name] for name in floats], 0)
-    for name in followed.keys() - set(floats):
-        followed[name].copy_(current[name])

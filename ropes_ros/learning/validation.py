@@ -13,6 +13,7 @@ Both results hold plain sentences for the user, one a finding, none where all is
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -20,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from ropes_ros.dataset import FrameSet, Split
+from ropes_ros.dataset import FrameSet, Split, split_spans
 from ropes_ros.errors import TrainingError
 from ropes_ros.learning.calibrate import log_likelihood, mean_over_segments, predict
 from ropes_ros.learning.mechanism import MechanismLikelihood
@@ -113,6 +114,37 @@ class Leakage:
     def learned(self) -> NDArray[np.bool_]:
         """Joints whose level the net tells better than chance on spans it has not seen, bool [J]."""
         return np.asarray(self.chance - self.held_out >= LEARNED_SHARE * (self.chance - self.floor))
+
+
+class Prepared(NamedTuple):
+    """What is decided about a recording before it is trained on.
+
+    Attributes:
+        split: The uses of its frames; joints that cannot be identified have no labels.
+        control: int64, increasing, frames of training spans that are not trained on, for the check for leaks.
+        findings: Sentences for the user: joints left out and why, weak spots.
+    """
+
+    split: Split
+    control: NDArray[np.int64]
+    findings: tuple[str, ...]
+
+
+def prepare(frames: FrameSet, *, span_s: float, seed: int) -> Prepared:
+    """Split a recording and look whether its joints can be identified; training begins with this.
+
+    Args:
+        frames: The recording.
+        span_s: Length of the contiguous spans of time that are split, in seconds.
+        seed: Which spans go where.
+
+    Raises:
+        TrainingError: Nothing can be learned from it; see `check`.
+    """
+    split = split_spans(frames, span_s=span_s, seed=seed)
+    identifiability = check(frames, split)
+    split, control = keep_out(identifiability.restrict(split), seed=seed)
+    return Prepared(split, control, identifiability.sentences)
 
 
 def check(frames: FrameSet, split: Split) -> Identifiability:

@@ -31,13 +31,13 @@ from std_msgs.msg import Float64MultiArray
 from tf2_msgs.msg import TFMessage
 from trajectory_msgs.msg import JointTrajectory
 
+from ropes_ros.command_messages import COMMAND_TYPES, apply_command
 from ropes_ros.errors import RobotError
 from ropes_ros.nodes.common import described, run, to_stamp, told
 from ropes_ros.robot import Robot, load_robot
 from ropes_ros.sim.agenda import Agenda
 from ropes_ros.sim.arm import SimArm
-from ropes_ros.sim.commands import COMMAND_TYPES, apply_command
-from ropes_ros.sim.trajectory import TrajectoryBuffer
+from ropes_ros.trajectory import TrajectoryBuffer
 from ropes_ros.units import NANOSECONDS
 
 TICK_S = 0.002

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from ropes_ros.errors import RobotError
 from ropes_ros.robot import Robot
-from ropes_ros.sim.trajectory import TrajectoryBuffer
+from ropes_ros.trajectory import TrajectoryBuffer
 
 Array = npt.NDArray[np.float64]
 
