@@ -185,6 +185,7 @@ def refine(
         raise TrainingError("the refinement needs the camera's pixels, and these frames come without them")
     started = time.monotonic()
     torch.set_flush_denormal(True)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     content = load_checkpoint(checkpoint)
     first = TrainConfig(**content["config"])
     base: Any = load_net(content)
@@ -217,7 +218,8 @@ def refine(
             seed,
             jitter=jitter,
             rate=config.learning_rate * (1.0 if init is None else INIT_RATE),
-            bfloat16=takes_bfloat16(first.precision, torch.device("cpu")),
+            device=device,
+            bfloat16=takes_bfloat16(first.precision, device),
         )
         history = stage.fit(on_step, None if on_epoch is None else partial(_with_floor, on_epoch, floor))
     finally:
@@ -304,7 +306,7 @@ class _Stage:
     """The training of the second network.
 
     Args:
-        net: The network; afterwards it holds the averaged weights of the best epoch.
+        net: The network; afterwards it holds the averaged weights of the best epoch, on the CPU.
         loss_of: The task.
         glimpses: What it sees.
         split: The frames' uses and labels.
@@ -312,6 +314,7 @@ class _Stage:
         seed: Source of the order of frames, of guesses and of the augmentation.
         jitter: Standard deviation of the change of guesses, half ranges.
         rate: Peak of the learning rate.
+        device: Where it is trained; glimpses are cut on the CPU.
         bfloat16: Whether products are taken in bfloat16.
     """
 
@@ -326,12 +329,15 @@ class _Stage:
         *,
         jitter: float,
         rate: float,
+        device: torch.device,
         bfloat16: bool,
     ) -> None:
         torch.manual_seed(seed)
         self.net, self.loss_of, self.glimpses, self.split = net, loss_of, glimpses, split
-        self.config, self.seed, self.jitter, self.rate, self.bfloat16 = config, seed, jitter, rate, bfloat16
-        net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.config, self.seed, self.jitter, self.rate = config, seed, jitter, rate
+        self.device, self.bfloat16 = device, bfloat16
+        net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        loss_of.to(device)
         self.average = copy.deepcopy(net).requires_grad_(False)
         trained = [p for p in (*net.parameters(), *loss_of.parameters()) if p.requires_grad]
         self.optimiser = torch.optim.AdamW(
@@ -358,7 +364,7 @@ class _Stage:
             if on_epoch is not None:
                 on_epoch(entry)
         self.net.load_state_dict(best)
-        self.net.eval()
+        self.net.cpu().eval()
         return history
 
     def _epoch(self, number: int, on_step: Progress | None) -> float:
@@ -390,7 +396,7 @@ class _Stage:
             found: Prediction = net(glimpses, guess)
             return Prediction(found.angle.float(), found.log_std.float(), found.features)
 
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.bfloat16):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
             loss, _ = self.loss_of(look, batch)
         return cast(Tensor, loss)
 
@@ -416,7 +422,9 @@ class _Stage:
     def _batch(self, chosen: NDArray[np.int64], guess: NDArray[np.float64], pictures: Tensor) -> tuple[Batch, Tensor]:
         labels = torch.from_numpy(self.split.labels[chosen].astype(np.int64))
         glimpses = pictures.view(len(chosen), -1, 3, SIDE, SIDE)
-        return Batch(glimpses, None, None, labels, torch.from_numpy(chosen)), torch.from_numpy(guess).float()
+        index, guesses = torch.from_numpy(chosen), torch.from_numpy(guess).float()
+        moved, labels, index = (part.to(self.device) for part in (glimpses, labels, index))
+        return Batch(moved, None, None, labels, index), guesses.to(self.device)
 
     @torch.no_grad()
     def _held_out(self) -> float:
