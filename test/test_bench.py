@@ -23,6 +23,7 @@ from ropes_ros.bench import groups as tables
 from ropes_ros.bench import measures, methods, page, runner, targets, verify, worker
 from ropes_ros.bench.cells import BUDGETS, Cell, is_done, read_cell, write_cell, write_json
 from ropes_ros.bench.groups import Group, Row, groups, wanted
+from ropes_ros.bench.markdown import markdown
 from ropes_ros.bench.methods import LABEL_FREE, METHODS, OURS, Method, Reading, Trained
 from ropes_ros.bench.published import PUBLISHED, whole_run
 from ropes_ros.bench.recordings import FAULTS, LEVELS, bench_robot
@@ -33,6 +34,7 @@ from ropes_ros.errors import RopesError, TrainingError
 from ropes_ros.sim.canonical import fresh_positions
 
 ORACLE = Cell("exact scores", kind="none", budget="quick", design="quadratic/linear")
+REPOSITORY = Path(__file__).parent.parent
 DONE = {"state": "done", "message": "", "data": {}, "training": {}}
 
 
@@ -360,6 +362,10 @@ def test_the_page_shows_what_was_run_and_says_what_was_not(tmp_path: Path) -> No
     assert METHODS["beta-VAE"].supervision.split(";")[1].strip()[:20] in text
     assert "src='data:image/png;base64,cGljdHVyZQ=='" in text
     assert "http" not in text.replace("charset", "")
+    plain = markdown(tmp_path, [table], "quick")
+    assert "| label <ours> |" in plain and "| **0.750** | 0.50 0.25 |" in plain
+    assert "- MCC (Pearson) on uniform poses: label <beta-VAE> (0.750) beats label <ours> (0.500)." in plain
+    assert "Failed: label <QLAE> (no <light>)." in plain and "Not run yet: label <PCA + ICA>." in plain
     content = document(tmp_path, [table], "quick")
     assert content["cells"][cells[3].name] is None and len(content["groups"][0]["where_baselines_win"]) == 1
 
@@ -372,7 +378,22 @@ def test_curves_are_drawn_from_rows_that_are_there(tmp_path: Path) -> None:
         write_cell(tmp_path, cell, {**DONE, "tests": {"uniform": figures}})
     text = page.write_page(tmp_path, [found["curve"], found["time"]], "quick").read_text(encoding="utf-8")
     assert text.count("data:image/png") == 1 and "learning curves" in text
-    assert "whole run: <b>not known</b>" in text
+    assert "whole run: not known" in text
+
+
+def test_a_row_of_which_seeds_are_missing_says_so(tmp_path: Path) -> None:
+    row = Row("ours", "ours", tuple(replace(ORACLE, seed=seed) for seed in range(3)), ("recovery",))
+    table = Group("identifiability", "Latents", "A note.", (row,), ("error",))
+    for cell in row.cells[:2]:
+        write_cell(tmp_path, cell, {**DONE, "tests": {"recovery": {"error": 0.25}}})
+    assert "| ours (2 of 3 seeds) | exact score differences | 0.250 ± 0.000 |" in markdown(tmp_path, [table], "quick")
+
+
+def test_the_committed_table_is_that_of_the_committed_cells() -> None:
+    results = REPOSITORY / "benchmarks" / "results"
+    assert len(list((results / "cells").glob("*.json"))) > 10
+    committed = (REPOSITORY / "docs" / "accuracy.md").read_text(encoding="utf-8")
+    assert markdown(results, groups("full"), "full") == committed
 
 
 # The targets.
@@ -453,7 +474,7 @@ def test_a_listed_model_is_retrained_as_its_cell_and_put_in_place(
 
 
 def test_the_list_of_models_is_checked(tmp_path: Path) -> None:
-    committed = verify.read_list(Path(__file__).parent.parent / verify.LIST_FILE)
+    committed = verify.read_list(REPOSITORY / verify.LIST_FILE)
     assert all(model.find() for model in committed)
     for text, message in (
         ("models: 3", "needs a list"),

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ropes_ros.bench.cells import FRAMES_A_MINUTE, read_cell
-from ropes_ros.bench.groups import QUICK_LEAVES_OUT, Group
-from ropes_ros.bench.summary import METRICS, Line, beaten, best, lines, over_bound, time_ratio
+from ropes_ros.bench.groups import Group
+from ropes_ros.bench.summary import METRICS, TITLE, Line, about, beaten, best, lines, remarks, shown
 from ropes_ros.bench.worker import picture_file
 from ropes_ros.errors import RuntimeSetupError
 
@@ -49,16 +49,10 @@ def write_page(out: Path, tables: Sequence[Group], budget: str) -> Path:
         raise RuntimeSetupError("matplotlib is not installed; run `pip install 'ropes_ros[train]'`") from None
     matplotlib.use("Agg")
     sections = [_section(out, group) for group in tables]
-    about = "Full budget."
-    if budget == "quick":
-        about = f"Quick budget: a check that all runs, no result. Left out: {QUICK_LEAVES_OUT}."
     page = (
         "<!doctype html><html lang='en'><meta charset='utf-8'><title>ropes bench accuracy</title>"
-        f"<style>{_STYLE}</style><h1>Accuracy of pose from pictures: methods, bounds and baselines</h1>"
-        f"<p class='note'>{_marked(about)} Best of a column and test in bold, ± the standard deviation over seeds, "
-        "our rows shaded. No row of ours has seen a measured pose; a commanded level is, statistically, a position "
-        "label whose noise stands beside the figures. Seconds are those of one thread beside another one, unless the "
-        f"machine has a GPU.</p>{''.join(sections)}</html>"
+        f"<style>{_STYLE}</style><h1>{TITLE}</h1>"
+        f"<p class='note'>{_marked(about(budget))}</p>{''.join(sections)}</html>"
     )
     path = out / HTML_FILE
     temporary = path.with_suffix(".partial")
@@ -77,17 +71,16 @@ def _section(out: Path, group: Group) -> str:
     table = lines(out, group)
     parts = [f"<h2 id='{group.key}'>{html.escape(group.title)}</h2><p class='note'>{html.escape(group.note)}</p>"]
     parts.append(_table(group, table))
-    if group.key == "headline":
-        ratios = "; ".join(f"{name}: <b>{ratio:.2f}</b>" for name, ratio in over_bound(table).items())
-        parts.append(f"<p>Our mean error over the bound's: {ratios or 'not known'} (goal 2, stretch 1.25).</p>")
-    if group.compared:
-        parts.append(_wins(table, group))
+    parts += [f"<p>{html.escape(sentence)}</p>" for sentence in remarks(group, table)]
+    if group.compared and (wins := beaten(table, group.metrics)):
+        items = "".join(f"<li>{html.escape(sentence)}</li>" for sentence in wins)
+        parts.append(f"<p>Where a label-free baseline beats ours:</p><ul>{items}</ul>")
     if group.key == "curve":
         parts.append(_curve(table))
     if group.key == "adaptation":
         parts.append(_adaptation(table))
     if group.key == "time":
-        parts.append(_time(out, group, table))
+        parts.append(_time(out, group))
     if group.key in TRAVERSED:
         parts.append(_traversals(out, group))
     return "".join(parts)
@@ -112,31 +105,10 @@ def _table(group: Group, table: Sequence[Line]) -> str:
             label += f"<br><small>some seeds {line.state}</small>"
         cells = []
         for metric in metrics:
-            text = _number(metric, line.values.get(metric))
+            text = shown(metric, line.values.get(metric))
             cells.append(f"<td><b>{text}</b></td>" if line.row.key in top[metric, line.test] else f"<td>{text}</td>")
         rows.append(f"<tr{shade}><td>{label}</td>{''.join(cells)}</tr>")
     return f"<div class='wide'><table><tr><th></th>{head}</tr>{''.join(rows)}</table></div>"
-
-
-def _number(metric: str, value: dict[str, Any] | None) -> str:
-    """A figure with its spread."""
-    if value is None:
-        return ""
-    form = METRICS[metric].form
-    if isinstance(value["mean"], list):
-        return " ".join(f"{entry:{form}}" for entry in value["mean"])
-    text = f"{value['mean']:{form}}"
-    return text if value["spread"] is None else f"{text} <small>± {value['spread']:{form}}</small>"
-
-
-def _wins(table: Sequence[Line], group: Group) -> str:
-    sentences = beaten(table, group.metrics)
-    if not sentences:
-        if not {"ours", "label-free"} <= {line.role for line in table if line.values}:
-            return ""
-        return "<p>Ours is better than every label-free baseline that was run, on every metric.</p>"
-    items = "".join(f"<li>{html.escape(sentence)}</li>" for sentence in sentences)
-    return f"<p>Where a label-free baseline beats ours:</p><ul>{items}</ul>"
 
 
 def _curve(table: Sequence[Line]) -> str:
@@ -178,13 +150,14 @@ def _adaptation(table: Sequence[Line]) -> str:
         axes[0].axhline(before[0].values[metric]["mean"], color="0.5", linestyle="--", label="not adapted")
     axes[0].set_xlabel("minutes recorded")
     axes[0].set_ylabel(METRICS[metric].title)
+    if not drawn:
+        return _closed(figure)
     axes[0].legend()
-    return _embed(figure, "adaptation to a moved camera") if drawn else _closed(figure)
+    return _embed(figure, "adaptation to a moved camera")
 
 
-def _time(out: Path, group: Group, table: Sequence[Line]) -> str:
-    ratio = time_ratio(table)
-    text = "not known" if ratio is None else f"{ratio:.4f} (1/{1 / ratio:.0f})"
+def _time(out: Path, group: Group) -> str:
+    """MCC against seconds."""
     figure, axes = _figure(1)
     drawn = 0
     for cell in group.rows[0].cells:
@@ -196,8 +169,7 @@ def _time(out: Path, group: Group, table: Sequence[Line]) -> str:
     axes[0].set_xlabel("seconds of training the first network")
     axes[0].set_ylabel("MCC on fresh poses")
     axes[0].legend() if drawn else None
-    shown = _embed(figure, "MCC against training time") if drawn else _closed(figure)
-    return f"<p>Ratio of ours to the published recipe's whole run: <b>{text}</b>; the goal is 1/10.</p>{shown}"
+    return _embed(figure, "MCC against training time") if drawn else _closed(figure)
 
 
 def _traversals(out: Path, group: Group) -> str:

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ropes_ros.bench.cells import Cell, read_cell
-from ropes_ros.bench.groups import Group, Row
+from ropes_ros.bench.groups import QUICK_LEAVES_OUT, Group, Row
 
 JSON_FILE = "accuracy.json"
+TITLE = "Accuracy of pose from pictures: methods, bounds and baselines"
 
 
 class Metric(NamedTuple):
@@ -201,6 +202,45 @@ def over_bound(table: Sequence[Line]) -> dict[str, float]:
         for test in ("uniform", "observational")
         if (f"ours-{kind}", test) in errors and (f"bound-{kind}", test) in errors
     }
+
+
+def about(budget: str) -> str:
+    """What a reader should know of all tables; names of rows are between backquotes."""
+    scope = "Full budget."
+    if budget == "quick":
+        scope = f"Quick budget: a check that all runs, no result. Left out: {QUICK_LEAVES_OUT}."
+    return (
+        f"{scope} Best of a column and test in bold, ± the standard deviation over seeds. No row of ours has seen a "
+        "measured pose; a commanded level is, statistically, a position label whose noise stands beside the figures. "
+        "Seconds are those of one thread beside another one, unless the machine has a GPU."
+    )
+
+
+def remarks(group: Group, table: Sequence[Line]) -> list[str]:
+    """What follows from a group's rows besides their figures, in sentences."""
+    sentences = []
+    if group.key == "headline":
+        ratios = "; ".join(f"{name}: {ratio:.2f}" for name, ratio in over_bound(table).items())
+        sentences.append(f"Our mean error over the bound's: {ratios or 'not known'} (goal 2, stretch 1.25).")
+    if group.key == "time":
+        ratio = time_ratio(table)
+        text = "not known" if ratio is None else f"{ratio:.4f} (1/{1 / ratio:.0f})"
+        sentences.append(f"Ratio of ours to the published recipe's whole run: {text}; the goal is 1/10.")
+    both = {"ours", "label-free"} <= {line.role for line in table if line.values}
+    if group.compared and both and not beaten(table, group.metrics):
+        sentences.append("Ours is better than every label-free baseline that was run, on every metric.")
+    return sentences
+
+
+def shown(metric: str, value: dict[str, Any] | None) -> str:
+    """A figure with its spread; nothing where there is none."""
+    if value is None:
+        return ""
+    form = METRICS[metric].form
+    if isinstance(value["mean"], list):
+        return " ".join(f"{entry:{form}}" for entry in value["mean"])
+    text = f"{value['mean']:{form}}"
+    return text if value["spread"] is None else f"{text} ± {value['spread']:{form}}"
 
 
 def document(out: Path, tables: Sequence[Group], budget: str) -> dict[str, Any]:

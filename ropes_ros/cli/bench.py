@@ -36,29 +36,49 @@ def accuracy(
     as_json: Json = False,
 ) -> None:
     """Train and judge every method on the same frames; what is done is not done again."""
-    from ropes_ros.bench.cells import write_json
     from ropes_ros.bench.groups import groups, wanted
-    from ropes_ros.bench.page import write_page
     from ropes_ros.bench.runner import run_cells
-    from ropes_ros.bench.summary import JSON_FILE, document
 
     budget = "quick" if quick else "full"
-    tables = groups(budget)
-    cells = wanted(tables, tuple(only or ()))
+    cells = wanted(groups(budget), tuple(only or ()))
     try:
         failed = run_cells(cells, out, jobs=jobs, on_event=None if as_json else _say)
     except KeyboardInterrupt:
         console.print("interrupted; what is done is kept, run it again to go on")
         raise typer.Exit(130) from None
+    if not as_json:
+        console.print(f"{len(cells) - failed} of {len(cells)} cells done")
+    _write(out, budget, as_json=as_json)
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def table(
+    quick: Annotated[bool, typer.Option("--quick", help="Of the quick budget's cells.")] = False,
+    out: Out = Path("out/bench"),
+    as_json: Json = False,
+) -> None:
+    """Write the table from the cells that are done, without running any."""
+    _write(out, "quick" if quick else "full", as_json=as_json)
+
+
+def _write(out: Path, budget: str, *, as_json: bool) -> None:
+    """The table in its three forms."""
+    from ropes_ros.bench.cells import write_json
+    from ropes_ros.bench.groups import groups
+    from ropes_ros.bench.markdown import write_markdown
+    from ropes_ros.bench.page import write_page
+    from ropes_ros.bench.summary import JSON_FILE, document
+
+    tables = groups(budget)
     content = document(out, tables, budget)
     write_json(out / JSON_FILE, content)
-    page = write_page(out, tables, budget)
+    pages = [write_page(out, tables, budget), write_markdown(out, tables, budget)]
     if as_json:
         print_json(content)
     else:
-        console.print(f"{len(cells) - failed} of {len(cells)} cells done; written: {out / JSON_FILE}, {page}")
-    if failed:
-        raise typer.Exit(1)
+        console.print(f"written: {', '.join(str(path) for path in (out / JSON_FILE, *pages))}")
 
 
 @app.command()
