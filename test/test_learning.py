@@ -19,7 +19,8 @@ from ropes_ros.encoder import Encoder, file_sha256
 from ropes_ros.errors import ModelError, TrainingError
 from ropes_ros.evaluation import evaluate
 from ropes_ros.export import export
-from ropes_ros.learning.train import TrainConfig, TrainResult, load_checkpoint, train
+from ropes_ros.learning.checkpoint import load_checkpoint
+from ropes_ros.learning.train import TrainConfig, TrainResult, train
 
 CONFIG = TrainConfig(image_size=(32, 24), epochs=14, batch_size=64, occlusion=0.1, shift=0, seed=3)
 SHORT = replace(CONFIG, epochs=2)

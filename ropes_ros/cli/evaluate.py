@@ -141,8 +141,8 @@ def _print(encoder: Encoder, result: Evaluation, frames: str, tip: str) -> None:
     print_facts(
         {
             "frames": frames,
-            "supervision": f"levels worth a position label with a standard deviation of "
-            f"{encoder.info.level_label_noise:.3f} half ranges; no measured pose",
+            "supervision": f"{encoder.info.supervision}; a level is worth a position label with a standard deviation "
+            f"of {encoder.info.level_label_noise:.3f} half ranges",
             "MCC": f"{metrics.mcc:.3f}",
             "R2": f"{metrics.r2:.3f}",
             "mean joint error": f"{metrics.mean_mae_deg:.2f} deg",

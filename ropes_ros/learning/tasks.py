@@ -44,6 +44,8 @@ _SAMPLE = 512
 
 
 LEVELS_ONLY = "the commanded levels; no measured pose"
+REGIME_LOSSES = ("mechanism", "refinement", "ropes")
+"""Names in a training's history whose losses are regime losses, where it was told levels only."""
 
 
 class Batch(NamedTuple):
