@@ -9,6 +9,7 @@ pytest.importorskip("mujoco")
 
 from ropes_ros.errors import TrainingError
 from ropes_ros.learning.camera import find_camera
+from ropes_ros.learning.checkpoint import load_checkpoint, save_checkpoint
 from ropes_ros.learning.glimpse import SIDE, Aim, CascadeNet, cut, sample
 from ropes_ros.learning.kinematics import Kinematics
 from ropes_ros.learning.networks import AngleNet, build
@@ -118,10 +119,15 @@ def test_refining_lowers_the_held_out_loss_and_exports(recording, tmp_path):
 
     config = TrainConfig(image_size=(64, 56), epochs=4, span_s=2.0)
     first = train(recording.frames, tmp_path / "first", config=config)
+    content = load_checkpoint(first.checkpoint)
+    content["progress"][2] = -9.0  # as of a first network that was trained by another loss than the second one
+    save_checkpoint(first.checkpoint, {key: value for key, value in content.items() if key != "version"})
     result = refine(
         recording.frames, first.checkpoint, tmp_path, robot=recording.robot, config=RefineConfig(epochs=3)
     )
     before = min(entry.validation_loss for entry in first.history)
+    content = load_checkpoint(result.checkpoint)
+    assert content["refined"] and content["progress"][3] == result.best_epoch > 4
     after = [entry.validation_loss for entry in result.history if entry.task == "refinement"]
     assert len(after) == 3
     assert min(after) < before
