@@ -281,7 +281,8 @@ def _conditions(scale: Scale) -> Group:
     return Group(
         "conditions",
         "Surroundings",
-        "Independent poses; ours but for the bound. Lamps, occluders and objects of tests come from generators that training never uses.",
+        "Independent poses; ours but for the bound. Lamps, occluders and objects of tests come from generators that "
+        "training never uses.",
         tuple(rows),
         (*ERRORS, "coverage_2std", "held_out_loss", "floor", "frames"),
     )
