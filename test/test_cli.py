@@ -306,6 +306,9 @@ def test_adapting_takes_over_size_and_the_published_method_takes_no_settings_of_
 
     adapted = load_checkpoint(Path(json.loads(out)["checkpoint"]))
     assert adapted["architecture"]["image_size"] == [32, 24]
+    constrained = ("train", "bag", "--out", str(tmp_path / "other"), "--size", "32x24", "--epochs", "1")
+    status, out, err = ropes(capfd, monkeypatch, *constrained, "--constraint", "independence", "--cache", "cache")
+    assert status == 0 and "refinement" not in out, "the second look knows no constraint"
     status, out, err = ropes(capfd, monkeypatch, "compare", "other", checkpoint, str(tmp_path / "adapted"), "--json",
                              "--cache", "cache")
     assert status == 0, err

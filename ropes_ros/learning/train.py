@@ -6,7 +6,8 @@
 The loss is a task (what the latent must keep) plus a weighted constraint (what structure it has), see
 `ropes_ros.learning.tasks` and `ropes_ros.learning.constraints`; the default task is the likelihood of the level that
 each joint was commanded at. Time is cut into contiguous spans: training, validation (the epoch to keep is the one with
-the lowest loss there) and calibration (the scale of the standard deviation and the threshold of novelty).
+the task's lowest loss there; the constraint has no say in it) and calibration (the scale of the standard deviation and
+the threshold of novelty).
 """
 
 from __future__ import annotations
