@@ -415,12 +415,24 @@ def test_models_are_judged_by_the_mean_of_their_row() -> None:
     mcc = judged["iid", "clean", "mcc"]
     assert mcc.measured == pytest.approx(0.985) and mcc.reached is False and mcc.models == 2
     assert judged["iid", "clean", "tip_error_mm_median"].reached is True
-    # The worst joints, 0.99 of the first model and 0.95 of the second: 0.97 on average.
-    assert judged["iid", "clean", "coverage_2std"].measured == pytest.approx(0.97)
+    # By joint 0.95 and (0.99 + 0.95) / 2 = 0.97; the second is the one nearer to its bound, 0.98.
+    coverage = judged["iid", "clean", "coverage_2std"]
+    assert coverage.measured == pytest.approx(0.97) and coverage.reached is True
+    assert (coverage.lowest, coverage.highest) == (0.95, 0.99)
     drift = judged["iid-drift", "drift", "mean_joint_mae_deg"]
     assert drift.bounds == (None, pytest.approx(1.5 * 2.25)) and drift.reached is False
     missing = judged["sweeps", "clean", "mcc"]
-    assert missing.reached is None and missing.measured is None
+    assert missing.reached is None and missing.measured is missing.lowest is missing.highest is None
+
+
+def test_worst_joints_of_different_models_do_not_make_up_for_each_other() -> None:
+    """Two models, too sure of joint 1 and too unsure of joint 2; the mean of their worst joints would be 0.935."""
+    first, second = _figures(coverage_2std=[0.86, 0.97]), _figures(coverage_2std=[0.88, 1.0])
+    judged = {(e.target.row, e.target.metric): e for e in targets.judge({"iid": [first, second]})}
+    coverage = judged["iid", "coverage_2std"]
+    # By joint 0.87 and 0.985, which lie 0.03 and 0.005 outside of 0.90 to 0.98.
+    assert coverage.measured == pytest.approx(0.87) and coverage.reached is False
+    assert (coverage.lowest, coverage.highest) == (0.86, 1.0)
 
 
 def test_verify_measures_what_the_targets_need_and_reports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -430,7 +442,7 @@ def test_verify_measures_what_the_targets_need_and_reports(tmp_path: Path, monke
 
     def measure(folder: Path, tests: tuple[str, ...]) -> dict[str, dict[str, Any]]:
         asked[str(folder)] = tests
-        return _figures(mean_joint_mae_deg=2.75)
+        return _figures(mean_joint_mae_deg=2.75, coverage_2std=[0.95, 0.93])
 
     monkeypatch.setattr(verify, "evaluate_model", measure)
     result = CliRunner().invoke(app, ["verify", "--models", str(listing), "--out", str(tmp_path / "out")])
@@ -439,6 +451,8 @@ def test_verify_measures_what_the_targets_need_and_reports(tmp_path: Path, monke
     written = json.loads((tmp_path / "out" / "accuracy.json").read_text())
     missed = [entry for entry in written["targets"] if entry["reached"] is False]
     assert [(entry["metric"], entry["measured"]) for entry in missed] == [("mean_joint_mae_deg", 2.75)]
+    coverage = next(entry for entry in written["targets"] if entry["metric"] == "coverage_2std")
+    assert (coverage["row"], coverage["lowest"], coverage["highest"]) == ("iid", 0.93, 0.95)
     assert written["poses"] == 2000 and written["models"]["models/a"]["clean"]["mcc"] == 0.99
 
 

@@ -135,11 +135,7 @@ def verify(models: list[Listed], out: Path) -> list[Judged]:
         for row in model.rows:
             rows[row].append(figures)
     judged = judge(rows)
-    table = [
-        {**entry.target._asdict(), "measured": entry.measured, "bounds": list(entry.bounds), "reached": entry.reached,
-         "models": entry.models}
-        for entry in judged
-    ]
+    table = [entry.plain() for entry in judged]
     write_json(
         out / "accuracy.json",
         {"robot": ROBOT, "poses": POSES, "seed": SEED, "targets": table, "models": measured},

@@ -100,7 +100,7 @@ def verify(
     judged = verify_models(listed, out)
     missed = sum(entry.reached is False for entry in judged)
     if as_json:
-        print_json({"missed": missed, "targets": [_plain(entry) for entry in judged]})
+        print_json({"missed": missed, "targets": [entry.plain() for entry in judged]})
     else:
         rows = [_judged_row(entry) for entry in judged]
         print_table(["models", "test", "figure", "target", "measured", ""], rows)
@@ -113,10 +113,6 @@ def _say(event: Event) -> None:
     """One line at the end of a cell."""
     what = f"failed: {event.message}" if event.message else "done"
     console.print(f"{event.done}/{event.total} {event.cell.name}: {what} ({in_words(event.seconds)})", markup=False)
-
-
-def _plain(entry: Judged) -> dict[str, object]:
-    return {**entry.target._asdict(), "measured": entry.measured, "bounds": entry.bounds, "reached": entry.reached}
 
 
 def _judged_row(entry: Judged) -> tuple[str, ...]:
