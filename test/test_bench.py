@@ -490,15 +490,28 @@ def test_a_listed_model_is_retrained_as_its_cell_and_put_in_place(
 def test_the_list_of_models_is_checked(tmp_path: Path) -> None:
     committed = verify.read_list(REPOSITORY / verify.LIST_FILE)
     assert all(model.find() for model in committed)
+    good = "{folder: a, rows: [iid], cell: headline/ours-iid, seed: 0}"
     for text, message in (
         ("models: 3", "needs a list"),
+        ("models: []", "`models` is empty"),
         ("models: [{folder: a}]", "exactly cell, folder, rows, seed"),
-        ("models: [{folder: a, rows: [else], cell: headline/ours-iid, seed: 0}]", "unknown row else"),
+        ("models: [3]", r"models\[0\] needs exactly"),
+        (f"models: [{good.replace('iid]', 'else]')}]", "unknown row 'else'"),
+        (f"models: [{good}, {good.replace('[iid]', '3')}]", r"models\[1\] \(a\): `rows` must be a list .* got 3"),
+        (f"models: [{good.replace('[iid]', 'iid')}]", "`rows` must be a list .* got 'iid'"),
+        (f"models: [{good.replace('[iid]', '[]')}]", "`rows` must be a list of one or more"),
+        (f"models: [{good.replace('[iid]', '[[iid]]')}]", "unknown row"),
+        (f"models: [{good.replace('seed: 0', 'seed: x')}]", r"models\[0\] \(a\): `seed` .* got 'x'"),
+        (f"models: [{good.replace('seed: 0', 'seed: true')}]", "`seed` must be a whole number"),
+        (f"models: [{good.replace('folder: a', 'folder: 3')}]", "`folder` must be text, got 3"),
+        (f"models: [{good.replace('headline/ours-iid', 'null')}]", "`cell` must be text, got None"),
         ("models: [", "YAML"),
+        ("models: []  # Fr\u00e4n", "YAML .*utf-8"),
     ):
-        (tmp_path / "models.yaml").write_text(text)
-        with pytest.raises(RopesError, match=message):
+        (tmp_path / "models.yaml").write_bytes(text.encode("latin-1"))
+        with pytest.raises(RopesError, match=message) as refused:
             verify.read_list(tmp_path / "models.yaml")
+        assert "models.yaml" in str(refused.value) and "\n" not in str(refused.value)
     with pytest.raises(RopesError, match="no such list"):
         verify.read_list(tmp_path / "none.yaml")
     with pytest.raises(RopesError, match="no cell of seed 7"):
