@@ -456,6 +456,26 @@ def test_verify_measures_what_the_targets_need_and_reports(tmp_path: Path, monke
     assert written["poses"] == 2000 and written["models"]["models/a"]["clean"]["mcc"] == 0.99
 
 
+def test_targets_that_nothing_measured_do_not_pass_unless_asked_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One model reaches all that its row asks for; the other rows have none."""
+    listing = tmp_path / "models.yaml"
+    listing.write_text("models:\n- {folder: models/a, rows: [iid], cell: headline/ours-iid, seed: 0}\n")
+    monkeypatch.setattr(verify, "evaluate_model", lambda *_: _figures())
+    arguments = ["verify", "--models", str(listing), "--out", str(tmp_path / "out")]
+    result = CliRunner().invoke(app, arguments)
+    others = [row for row in targets.ROWS if row != "iid"]
+    count = sum(target.row != "iid" for target in targets.TARGETS)
+    assert result.exit_code == 1 and "0 targets missed" in result.output
+    assert f"{count} of {len(targets.TARGETS)} targets not measured: {', '.join(others)}" in result.output
+    partial = CliRunner().invoke(app, [*arguments, "--partial", "--json"])
+    assert partial.exit_code == 0
+    assert (json.loads(partial.output)["missed"], json.loads(partial.output)["not_measured"]) == (0, count)
+    monkeypatch.setattr(verify, "evaluate_model", lambda *_: _figures(mcc=0.9))
+    assert CliRunner().invoke(app, [*arguments, "--partial"]).exit_code == 1
+
+
 def test_a_listed_model_is_retrained_as_its_cell_and_put_in_place(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
