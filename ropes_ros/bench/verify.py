@@ -180,6 +180,7 @@ def evaluate_model(folder: Path, tests: tuple[str, ...]) -> dict[str, dict[str, 
             "mean_joint_mae_deg": metrics.mean_mae_deg,
             "tip_error_mm_median": metrics.tip_error_mm_median,
             "tip_error_mm_mean": float(metrics.tip_error_mm.mean()),
+            "tip_rotation_deg_median": result.tip_rotation.median_deg,
             "coverage_2std": result.coverage["2"].tolist(),
         }
     return found
