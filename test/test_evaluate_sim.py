@@ -141,7 +141,7 @@ def test_novelty_is_judged_for_each_kind_of_disturbance(robot, model):
 def test_figures_are_shown_to_people(model, capsys):
     run(str(model), "--sim", "arm6", "--n", "4")
     text = " ".join(capsys.readouterr().out.split())
-    assert "4 fresh uniform poses, clean, seed 0" in text and "joint6" in text and "no measured pose" in text
+    assert "4 fresh uniform poses, clean, seed 0" in text and "joint6" in text and "supervision none;" in text
     assert re.search(r"tip rotation error median \d+\.\d\d deg", text)
 
 
