@@ -22,8 +22,8 @@ from ropes_ros.learning.tasks import LEVELS_ONLY, REGIME_LOSSES
 from ropes_ros.robot import Robot, load_robot
 
 OPSET = 17
-PARITY_RAD = 1e-3
-"""Largest difference between torch and onnxruntime that an export may show, rad."""
+PARITY_SHARE = 1e-3
+"""Largest difference between torch and onnxruntime that an output may show, as a share of 1 + its largest magnitude."""
 
 
 class DeployedEncoder(nn.Module):
@@ -230,7 +230,7 @@ def _assert_parity(deployed: DeployedEncoder, camera_size: tuple[int, int], path
             found = session.run(list(OUTPUTS), {INPUT: np.ascontiguousarray(images)})
             for name, ours, theirs in zip(OUTPUTS, expected, found, strict=True):
                 error = float(np.abs(ours.numpy() - theirs).max() / (1.0 + np.abs(ours.numpy()).max()))
-                if not error < PARITY_RAD:
+                if not error < PARITY_SHARE:
                     raise ModelError(f"{path}: output {name} differs between torch and onnxruntime by {error:.2g}")
 
 

@@ -21,6 +21,8 @@ from ropes_ros.cli import output
 from ropes_ros.cli.output import in_words
 from ropes_ros.cli.schedule import BINS, occupancies
 from ropes_ros.dataset import FrameSet
+from ropes_ros.encoder import load_encoder
+from ropes_ros.evaluation import evaluate
 from ropes_ros.regimes import Schedule, make_schedule
 from ropes_ros.robot import load_robot
 
@@ -279,6 +281,11 @@ def test_a_robot_given_by_its_preset_gets_from_bag_to_estimates(
     figures = json.loads(out)
     assert figures["frames"] == 900 and figures["frames_without_joint_states"] == 0
     assert figures["in_sample"] is False
+    arm = load_robot("robot/robot.yaml")
+    judged = evaluate(load_encoder(Path("model")), Path("other"), arm)
+    # A planar arm's tip is turned by the sum of its joints.
+    turned = np.degrees(np.abs((judged.estimates.position - judged.truth).sum(axis=1)))
+    assert figures["tip_rotation_deg_median"] == pytest.approx(np.median(turned), rel=1e-4)
     status, out, err = ropes(capfd, monkeypatch, "evaluate", "model", "bag", *preset)
     assert status == 0 and "trained on this bag: these figures are in sample" in " ".join(out.split()), err
     status, _, err = ropes(capfd, monkeypatch, "evaluate", "model", "bag", "--robot", "arm6")

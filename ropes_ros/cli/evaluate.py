@@ -94,6 +94,7 @@ def _on_bag(encoder: Encoder, bag: Path, robot: str | None, topics: dict[str, st
                 "mean_mae_deg": metrics.mean_mae_deg,
                 "tip_error_mm_median": metrics.tip_error_mm_median,
                 "tip_error_mm_90": tip_90,
+                "tip_rotation_deg_median": result.tip_rotation.median_deg,
                 "level_label_noise_half_ranges": encoder.info.level_label_noise,
                 "joints": joints,
             }
@@ -125,6 +126,7 @@ def _on_sim(encoder: Encoder, sim: str, settings: dict[str, Any], as_json: bool)
                 "mean_joint_mae_deg": metrics.mean_mae_deg,
                 "tip_error_mm_median": metrics.tip_error_mm_median,
                 "tip_error_mm_mean": tip_mean,
+                "tip_rotation_deg_median": result.tip_rotation.median_deg,
                 "coverage_2std": result.coverage["2"].tolist(),
                 "level_label_noise_half_ranges": encoder.info.level_label_noise,
             }
@@ -147,6 +149,7 @@ def _print(encoder: Encoder, result: Evaluation, frames: str, tip: str) -> None:
             "R2": f"{metrics.r2:.3f}",
             "mean joint error": f"{metrics.mean_mae_deg:.2f} deg",
             "tip error": tip,
+            "tip rotation error": f"median {result.tip_rotation.median_deg:.2f} deg",
         }
     )
     print_table(
