@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import typer
 
 from ropes_ros.cli.learn import cache_dir, need
@@ -24,6 +23,8 @@ def compare(
 ) -> None:
     """Choose among trained networks without a measured pose: the lowest regime loss on frames that none has seen."""
     need("torch", "train")
+    import numpy as np
+
     from ropes_ros.dataset import load_frames
     from ropes_ros.learning.checkpoint import find_checkpoint, load_checkpoint
     from ropes_ros.learning.ensemble import select
