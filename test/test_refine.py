@@ -109,19 +109,29 @@ def test_guesses_are_changed_by_more_the_more_was_memorised():
     assert changed_by(0.05, 0.164, loss, loss + 0.15) == pytest.approx(0.12084, abs=1e-4)
 
 
-def test_refining_lowers_the_held_out_loss_and_exports(recording, tmp_path):
+def test_refining_lowers_the_held_out_loss_tells_its_long_steps_and_exports(recording, tmp_path):
     from ropes_ros.encoder import load_encoder
     from ropes_ros.export import export
-    from ropes_ros.learning.refine import RefineConfig, refine
-    from ropes_ros.learning.train import TrainConfig, train
+    from ropes_ros.learning.pipeline import learn
+    from ropes_ros.learning.refine import RefineConfig
+    from ropes_ros.learning.train import TrainConfig
     from ropes_ros.sim.canonical import fresh_poses
 
     config = TrainConfig(image_size=(64, 56), epochs=4, span_s=2.0)
-    first = train(recording.frames, tmp_path / "first", config=config)
-    result = refine(
-        recording.frames, first.checkpoint, tmp_path, robot=recording.robot, config=RefineConfig(epochs=3)
-    )
-    before = min(entry.validation_loss for entry in first.history)
+    told = []
+    result = learn(
+        recording.frames,
+        tmp_path,
+        robot=recording.robot,
+        config=config,
+        refinement=RefineConfig(epochs=3),
+        on_epoch=lambda entry, floor: told.append(entry.task),
+        on_phase=told.append,
+    ).result
+    assert [entry.split(" ")[0] for entry in told] == [
+        *["mechanism"] * 4, "finding", *["refinement"] * 3, "calibrating", "checking",
+    ]  # fmt: skip
+    before = min(entry.validation_loss for entry in result.history if entry.task == "mechanism")
     after = [entry.validation_loss for entry in result.history if entry.task == "refinement"]
     assert len(after) == 3
     assert min(after) < before
