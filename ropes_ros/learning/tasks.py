@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ropes_ros.dataset import FrameSet
+from ropes_ros.encoder import LEVELS_ONLY as LEVELS_ONLY
 from ropes_ros.errors import TrainingError
 from ropes_ros.learning.augmentation import to_input
 from ropes_ros.learning.mechanism import MechanismLikelihood
@@ -41,9 +42,6 @@ TARGET_DECAY = 0.99
 """Of the moving average that gives the masked task its targets, a step."""
 _SAMPLE = 512
 """Frames from which the pixels' variance is taken."""
-
-
-LEVELS_ONLY = "the commanded levels; no measured pose"
 
 
 class Batch(NamedTuple):
