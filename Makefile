@@ -1,6 +1,7 @@
 # make demo   set up .venv and run the demo: simulate, record, learn, estimate, report
 # make test   lint, type check and test
-# make verify-accuracy   evaluate the committed models against their targets; TRAIN=1 trains them anew first, for hours
+# make verify-accuracy   evaluate the committed models against their targets; TRAIN=1 trains them anew first, for hours;
+#             fails where a target is missed, or not measured
 # make clean  remove what these two made, .venv included
 #
 # PYTHON=python3.12 picks the interpreter that .venv is made with; TESTS=test/test_cli.py picks tests.

@@ -157,6 +157,11 @@ class Bag:
             raise BagError(
                 f"{self.path}: no message was recorded on {name} ({role}): check its publisher, record again"
             )
+        if role == "joint_command" and self._is_measured(name):
+            raise BagError(
+                f"{self.path}: {name} holds measured joint states, which nothing may learn from: name the topic of the "
+                "commands (--topic joint_command=NAME)"
+            )
         types = ROLE_TYPES.get(role, (self.topics[name].type_name,))
         if self.topics[name].type_name not in types:
             raise BagError(
@@ -164,6 +169,10 @@ class Bag:
                 f"{' or '.join(types)}: name the {role} topic (--topic {role}=NAME)"
             )
         return name
+
+    def _is_measured(self, name: str) -> bool:
+        """Whether a topic, by its role or by its name, is of measured joint states."""
+        return name == self._roles.get("joint_states") or name.rpartition("/")[2] in ("joint_states", "joint_state")
 
     def has(self, role: str) -> bool:
         """Whether the bag holds messages for a role."""

@@ -34,6 +34,7 @@ class CommandTrack:
     Attributes:
         times_ns: int64 [T], nanoseconds, strictly increasing, in the clock of the images' stamps.
         u: float64 [T, J], commanded positions in half ranges about home.
+        source: Where they were read, in words, for the cards of models that learn from them.
 
     Raises:
         TrainingError: The shapes do not fit, times do not increase, or positions are no numbers.
@@ -41,6 +42,7 @@ class CommandTrack:
 
     times_ns: NDArray[np.int64]
     u: NDArray[np.float64]
+    source: str = "given commands"
 
     def __post_init__(self) -> None:
         if not len(self.times_ns) or self.u.ndim != 2 or len(self.u) != len(self.times_ns):
@@ -96,7 +98,7 @@ def load_commands(
                 f"{bag.path}: {topic} is of type {type_name}, commands are read from {', '.join(COMMAND_TYPES)}: "
                 "name the command topic (--topic joint_command=NAME)"
             )
-        replay = _Replay(arm)
+        replay = _Replay(arm, f"{topic} ({type_name})")
         for message in bag.messages([topic]):
             command = bag.deserialize(message.data, type_name)
             stamp_ns = 0 if kind == "Float64MultiArray" else header_stamp(message.data)
@@ -110,8 +112,8 @@ def load_commands(
 class _Replay:
     """A controller that obeys messages in order and notes what it is told to do at every sample time."""
 
-    def __init__(self, robot: Robot) -> None:
-        self._robot = robot
+    def __init__(self, robot: Robot, source: str) -> None:
+        self._robot, self._source = robot, source
         unknown = np.full(len(robot.joints), np.nan)
         self._buffer = TrajectoryBuffer(unknown, robot.lower, robot.upper)
         self._times: list[int] = []
@@ -135,7 +137,7 @@ class _Replay:
         self._sample(end_ns + SAMPLE_NS)
         u = self._robot.normalise(np.stack(self._positions))
         known = np.flatnonzero(np.isfinite(u).all(axis=1))  # a trajectory may start some time after its stamp
-        return CommandTrack(np.asarray(self._times, dtype=np.int64)[known], u[known])
+        return CommandTrack(np.asarray(self._times, dtype=np.int64)[known], u[known], self._source)
 
     def _sample(self, until_ns: int) -> None:
         assert self._next_ns is not None

@@ -238,7 +238,7 @@ def split_spans(
     span_of_frame = np.unique(elapsed // max(1, span_ns), return_inverse=True)[1]
     use_of_span = _assign(int(span_of_frame[-1]) + 1, fractions, np.random.default_rng(seed))
     use = use_of_span[span_of_frame]
-    labels = np.where(_crossing(frames.segments, use), np.int16(-1), frames.labels)
+    labels = np.where(crossing(frames.segments, use), np.int16(-1), frames.labels)
     labelled = (labels >= 0).any(axis=1)
     parts = [np.flatnonzero(labelled & (use == number)) for number in range(3)]
     for name, part in zip(("training", "validation", "calibration"), parts, strict=True):
@@ -263,15 +263,23 @@ def _assign(spans: int, fractions: tuple[float, float, float], rng: np.random.Ge
     return rng.permutation(np.repeat(np.arange(3), counts))
 
 
-def _crossing(segments: NDArray[np.int32], use: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """[N, J]: whether the frame's segment of that joint has frames of more than one use."""
-    crossing = np.zeros(segments.shape, dtype=np.bool_)
+def crossing(segments: NDArray[np.int32], use: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which frames are in a segment that has frames of more than one use.
+
+    Args:
+        segments: Ids of segments, int32 [N, J].
+        use: Number of each frame's use, int64 [N], from 0.
+
+    Returns:
+        bool [N, J].
+    """
+    found = np.zeros(segments.shape, dtype=np.bool_)
     for joint in range(segments.shape[1]):
         ids, inverse = np.unique(segments[:, joint], return_inverse=True)
-        seen = np.zeros((len(ids), 3), dtype=np.bool_)
+        seen = np.zeros((len(ids), int(use.max()) + 1), dtype=np.bool_)
         seen[inverse, use] = True
-        crossing[:, joint] = (seen.sum(axis=1) > 1)[inverse]
-    return crossing
+        found[:, joint] = (seen.sum(axis=1) > 1)[inverse]
+    return found
 
 
 def _timeline(bag: Bag, messages: Sequence[bytes], schedule: Schedule) -> RegimeTimeline:

@@ -46,8 +46,8 @@ class Dci(NamedTuple):
     Attributes:
         disentanglement: 0 to 1, best 1: each latent tells one factor only.
         completeness: 0 to 1, best 1: each factor is told by one latent only.
-        informativeness_error: Mean over factors of the prediction's root mean square error on rows that were not
-            fitted, as a share of that of the mean; best 0.
+        informativeness_error: Mean over factors of the prediction's root mean square error, as a share of that of the
+            mean, on rows that it was not fitted to and that its penalty was not chosen by; best 0.
         importance: float64 [J, D], at least 0.
     """
 
@@ -187,7 +187,8 @@ def dci(latents: Latents, truth: Latents, *, seed: int = 0) -> Dci:
     Importances are the absolute weights of a lasso regression of each standardised factor on all standardised
     latents, one of the two regressors of that paper: a latent that is not linear in its factor is rated
     too low. The penalty per factor is the largest whose error on the other half of the rows is within one standard
-    error of the least one (Hastie et al., The Elements of Statistical Learning, 2009, sec. 7.10).
+    error of the least one (Hastie et al., The Elements of Statistical Learning, 2009, sec. 7.10). The error that is
+    given is not of the half that chose: with that penalty it is fitted on this half, and measured on the first one.
 
     Args:
         latents: float [N, D], D >= 2.
@@ -201,9 +202,7 @@ def dci(latents: Latents, truth: Latents, *, seed: int = 0) -> Dci:
     if len(codes) < 8:
         raise ValueError(f"need at least 8 rows, got {len(codes)}")
     fitted, scored = _halves(len(codes), seed)[0]
-    inputs, targets = _standardise(codes, fitted), _standardise(factors, fitted)
-    path = _lasso_path(inputs[fitted], targets[fitted])
-    losses = (targets[scored] - inputs[scored] @ path) ** 2  # [penalties, rows, factors]
+    path, losses, _ = _lasso_losses(codes, factors, fitted, scored)
     means = losses.mean(axis=1)
     best = means.argmin(axis=0)
     chosen = np.empty_like(best)
@@ -212,7 +211,8 @@ def dci(latents: Latents, truth: Latents, *, seed: int = 0) -> Dci:
         chosen[factor] = np.flatnonzero(means[:, factor] <= means[least, factor] + margin)[0]
     numbers = np.arange(len(best))
     importance: Matrix = np.abs(path[chosen, :, numbers])
-    spread = (targets[scored] ** 2).mean(axis=0)
+    _, losses, spread = _lasso_losses(codes, factors, scored, fitted)
+    means = losses.mean(axis=1)
     error = np.where(spread > 0, np.sqrt(means[chosen, numbers] / np.where(spread > 0, spread, 1.0)), 1.0)
     return Dci(*dci_scores(importance), float(error.mean()), importance)
 
@@ -244,7 +244,8 @@ def infomec(latents: Latents, truth: Latents, *, bins: int = 20) -> InfoMec:
     Modularity is the mean over active latents of max / sum of their column of normalised mutual information,
     compactness the mean over factors of max / sum of their row, both rescaled from [1 / n, 1] to [0, 1].
     Explicitness is predictive V-information (Xu et al., ICLR 2020, arXiv 2002.10689) of linear models as a share of
-    the null model's entropy, which for continuous factors is the R2 of a linear regression on all latents.
+    the null model's entropy, which for continuous factors is the R2 of a linear regression on all latents. It is that
+    of the rows that were fitted: with few rows for many latents it is too high, by D / N for latents of noise.
 
     Mutual information is that of equally filled bins, values that are equal sharing one, with the bias correction
     of Miller and Madow (Miller, 1955; Paninski, Neural Comput. 15, 2003): it does not change under monotone
@@ -386,6 +387,18 @@ def _lasso_path(inputs: Matrix, targets: Matrix) -> Matrix:
                 break
         path[number] = weights
     return path
+
+
+def _lasso_losses(
+    codes: Matrix, factors: Matrix, fitted: NDArray[np.int64], scored: NDArray[np.int64]
+) -> tuple[Matrix, Matrix, Matrix]:
+    """Weights of `_lasso_path` on some rows, their squared errors on others, and there the mean's mean squared errors.
+
+    Shapes [penalties, D, J], [penalties, scored rows, J] and [J]; variances of factors on the fitted rows are 1.
+    """
+    inputs, targets = _standardise(codes, fitted), _standardise(factors, fitted)
+    path = _lasso_path(inputs[fitted], targets[fitted])
+    return path, (targets[scored] - inputs[scored] @ path) ** 2, (targets[scored] ** 2).mean(axis=0)
 
 
 def _entropy(rows: Matrix) -> Matrix:

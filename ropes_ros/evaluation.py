@@ -18,7 +18,7 @@ from ropes_ros.cdr import header_stamp
 from ropes_ros.dataset import load_labels
 from ropes_ros.encoder import Encoder
 from ropes_ros.errors import BagError, ModelError, RopesError
-from ropes_ros.metrics import JointMetrics, auroc, coverage, joint_metrics
+from ropes_ros.metrics import JointMetrics, TipRotation, auroc, coverage, joint_metrics, tip_rotation_error_deg
 from ropes_ros.robot import Robot, load_robot
 from ropes_ros.tracking_report import TrackingReport, tracking_report
 from ropes_ros.truth import load_truth
@@ -56,6 +56,7 @@ class Evaluation:
         estimates: What was estimated.
         truth: True joint angles at the same stamps, float64 [N, J], rad.
         metrics: Errors.
+        tip_rotation: How far the tip's orientation is off.
         coverage: Share of frames within one and within two std per joint, by "1" and "2"; empty without std.
         uncovered: Frames left out because no joint states were recorded near them.
         in_sample: Whether the model was trained on this very bag.
@@ -65,6 +66,7 @@ class Evaluation:
     estimates: Estimates
     truth: NDArray[np.float64]
     metrics: JointMetrics
+    tip_rotation: TipRotation
     coverage: dict[str, NDArray[np.float64]]
     uncovered: int = 0
     in_sample: bool = False
@@ -264,7 +266,13 @@ def _evaluation(robot: Robot, estimates: Estimates, truth: NDArray[np.float64]) 
         for sigmas in (1, 2)
         if len(estimates.std)
     }
-    return Evaluation(estimates, truth, joint_metrics(robot, estimates.position, truth), within)
+    return Evaluation(
+        estimates,
+        truth,
+        joint_metrics(robot, estimates.position, truth),
+        tip_rotation_error_deg(robot, estimates.position, truth),
+        within,
+    )
 
 
 def read_published(bag_path: Path, topic: str, joint_names: tuple[str, ...]) -> tuple[Estimates, NDArray[np.float64]]:

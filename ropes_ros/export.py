@@ -17,12 +17,13 @@ from ropes_ros.encoder import INPUT, METADATA_KEY, OUTPUTS, SCHEMA_VERSION, Enco
 from ropes_ros.errors import ModelError, RuntimeSetupError, TrainingError
 from ropes_ros.framing import Region, area_weights
 from ropes_ros.learning.calibrate import Calibrated, Calibration
-from ropes_ros.learning.checkpoint import load_checkpoint, load_net
+from ropes_ros.learning.checkpoint import bags_of, load_checkpoint, load_net
+from ropes_ros.learning.tasks import LEVELS_ONLY, REGIME_LOSSES
 from ropes_ros.robot import Robot, load_robot
 
 OPSET = 17
-PARITY_RAD = 1e-3
-"""Largest difference between torch and onnxruntime that an export may show, rad."""
+PARITY_SHARE = 1e-3
+"""Largest difference between torch and onnxruntime that an output may show, as a share of 1 + its largest magnitude."""
 
 
 class DeployedEncoder(nn.Module):
@@ -147,22 +148,30 @@ def _describe(
         lower=tuple(float(value) for value in robot.lower),
         upper=tuple(float(value) for value in robot.upper),
         camera_size=camera_size,
-        bags=(frames["bag_hash"],),
+        bags=bags_of(content),
         schedule_hash=frames["schedule_hash"],
         levels=tuple(frames["level_ids"]),
         level_label_noise=float(frames["level_label_noise"]),
         supervision=str(content["supervision"]),
         calibration=_calibrated_how(calibration, robot),
         figures={
-            "regime loss on validation spans, which chose the epoch (nats)": float(content["progress"][2]),
-            "regime loss on calibration spans, which scaled std (nats)": float(calibration.held_out_loss.mean()),
-            "Bayes floor of both (nats)": float(calibration.floor.mean()),
+            f"{_chosen_by(content)} on validation spans, which chose the epoch": float(content["progress"][2]),
+            "regime loss on calibration spans, which scaled std (nats)": calibration.loss,
+            "Bayes floor of regime losses (nats)": calibration.bayes_floor,
             "recorded frames": float(frames["frames"]),
             "epochs trained": float(len(content["history"])),
             "epoch kept": float(content["progress"][3]),
         },
         producer=f"ropes_ros {__version__}",
     )
+
+
+def _chosen_by(content: dict[str, Any]) -> str:
+    """The loss by which the epoch was chosen, in words: only that of levels is in nats, and has the Bayes floor."""
+    task = content["history"][-1]["task"] if content["history"] else "mechanism"
+    if task in REGIME_LOSSES and str(content["supervision"]).startswith(LEVELS_ONLY):
+        return "regime loss (nats)"
+    return "loss of another task"
 
 
 def _calibrated_how(calibration: Calibration, robot: Robot) -> str:
@@ -221,7 +230,7 @@ def _assert_parity(deployed: DeployedEncoder, camera_size: tuple[int, int], path
             found = session.run(list(OUTPUTS), {INPUT: np.ascontiguousarray(images)})
             for name, ours, theirs in zip(OUTPUTS, expected, found, strict=True):
                 error = float(np.abs(ours.numpy() - theirs).max() / (1.0 + np.abs(ours.numpy()).max()))
-                if not error < PARITY_RAD:
+                if not error < PARITY_SHARE:
                     raise ModelError(f"{path}: output {name} differs between torch and onnxruntime by {error:.2g}")
 
 

@@ -1,4 +1,7 @@
-"""Measured joint positions at given times, for evaluation only: nothing that learns may import it."""
+"""Measured joint positions at given times, for evaluation and for baselines that are given labels.
+
+Nothing that learns without labels may import it.
+"""
 
 from __future__ import annotations
 

@@ -31,8 +31,9 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from ropes_ros.framing import Region
     from ropes_ros.learning.augmentation import to_input
     from ropes_ros.learning.calibrate import Calibration, Familiar
+    from ropes_ros.learning.checkpoint import CHECKPOINT_VERSION
     from ropes_ros.learning.networks import AngleNet
-    from ropes_ros.learning.train import CHECKPOINT_VERSION, TrainConfig
+    from ropes_ros.learning.train import TrainConfig
     from ropes_ros.robot import load_robot
 
     robot = load_robot("arm6")

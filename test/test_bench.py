@@ -415,12 +415,24 @@ def test_models_are_judged_by_the_mean_of_their_row() -> None:
     mcc = judged["iid", "clean", "mcc"]
     assert mcc.measured == pytest.approx(0.985) and mcc.reached is False and mcc.models == 2
     assert judged["iid", "clean", "tip_error_mm_median"].reached is True
-    # The worst joints, 0.99 of the first model and 0.95 of the second: 0.97 on average.
-    assert judged["iid", "clean", "coverage_2std"].measured == pytest.approx(0.97)
+    # By joint 0.95 and (0.99 + 0.95) / 2 = 0.97; the second is the one nearer to its bound, 0.98.
+    coverage = judged["iid", "clean", "coverage_2std"]
+    assert coverage.measured == pytest.approx(0.97) and coverage.reached is True
+    assert (coverage.lowest, coverage.highest) == (0.95, 0.99)
     drift = judged["iid-drift", "drift", "mean_joint_mae_deg"]
     assert drift.bounds == (None, pytest.approx(1.5 * 2.25)) and drift.reached is False
     missing = judged["sweeps", "clean", "mcc"]
-    assert missing.reached is None and missing.measured is None
+    assert missing.reached is None and missing.measured is missing.lowest is missing.highest is None
+
+
+def test_worst_joints_of_different_models_do_not_make_up_for_each_other() -> None:
+    """Two models, too sure of joint 1 and too unsure of joint 2; the mean of their worst joints would be 0.935."""
+    first, second = _figures(coverage_2std=[0.86, 0.97]), _figures(coverage_2std=[0.88, 1.0])
+    judged = {(e.target.row, e.target.metric): e for e in targets.judge({"iid": [first, second]})}
+    coverage = judged["iid", "coverage_2std"]
+    # By joint 0.87 and 0.985, which lie 0.03 and 0.005 outside of 0.90 to 0.98.
+    assert coverage.measured == pytest.approx(0.87) and coverage.reached is False
+    assert (coverage.lowest, coverage.highest) == (0.86, 1.0)
 
 
 def test_verify_measures_what_the_targets_need_and_reports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -430,7 +442,7 @@ def test_verify_measures_what_the_targets_need_and_reports(tmp_path: Path, monke
 
     def measure(folder: Path, tests: tuple[str, ...]) -> dict[str, dict[str, Any]]:
         asked[str(folder)] = tests
-        return _figures(mean_joint_mae_deg=2.75)
+        return _figures(mean_joint_mae_deg=2.75, coverage_2std=[0.95, 0.93])
 
     monkeypatch.setattr(verify, "evaluate_model", measure)
     result = CliRunner().invoke(app, ["verify", "--models", str(listing), "--out", str(tmp_path / "out")])
@@ -439,7 +451,29 @@ def test_verify_measures_what_the_targets_need_and_reports(tmp_path: Path, monke
     written = json.loads((tmp_path / "out" / "accuracy.json").read_text())
     missed = [entry for entry in written["targets"] if entry["reached"] is False]
     assert [(entry["metric"], entry["measured"]) for entry in missed] == [("mean_joint_mae_deg", 2.75)]
+    coverage = next(entry for entry in written["targets"] if entry["metric"] == "coverage_2std")
+    assert (coverage["row"], coverage["lowest"], coverage["highest"]) == ("iid", 0.93, 0.95)
     assert written["poses"] == 2000 and written["models"]["models/a"]["clean"]["mcc"] == 0.99
+
+
+def test_targets_that_nothing_measured_do_not_pass_unless_asked_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One model reaches all that its row asks for; the other rows have none."""
+    listing = tmp_path / "models.yaml"
+    listing.write_text("models:\n- {folder: models/a, rows: [iid], cell: headline/ours-iid, seed: 0}\n")
+    monkeypatch.setattr(verify, "evaluate_model", lambda *_: _figures())
+    arguments = ["verify", "--models", str(listing), "--out", str(tmp_path / "out")]
+    result = CliRunner().invoke(app, arguments)
+    others = [row for row in targets.ROWS if row != "iid"]
+    count = sum(target.row != "iid" for target in targets.TARGETS)
+    assert result.exit_code == 1 and "0 targets missed" in result.output
+    assert f"{count} of {len(targets.TARGETS)} targets not measured: {', '.join(others)}" in result.output
+    partial = CliRunner().invoke(app, [*arguments, "--partial", "--json"])
+    assert partial.exit_code == 0
+    assert (json.loads(partial.output)["missed"], json.loads(partial.output)["not_measured"]) == (0, count)
+    monkeypatch.setattr(verify, "evaluate_model", lambda *_: _figures(mcc=0.9))
+    assert CliRunner().invoke(app, [*arguments, "--partial"]).exit_code == 1
 
 
 def test_a_listed_model_is_retrained_as_its_cell_and_put_in_place(
@@ -476,15 +510,28 @@ def test_a_listed_model_is_retrained_as_its_cell_and_put_in_place(
 def test_the_list_of_models_is_checked(tmp_path: Path) -> None:
     committed = verify.read_list(REPOSITORY / verify.LIST_FILE)
     assert all(model.find() for model in committed)
+    good = "{folder: a, rows: [iid], cell: headline/ours-iid, seed: 0}"
     for text, message in (
         ("models: 3", "needs a list"),
+        ("models: []", "`models` is empty"),
         ("models: [{folder: a}]", "exactly cell, folder, rows, seed"),
-        ("models: [{folder: a, rows: [else], cell: headline/ours-iid, seed: 0}]", "unknown row else"),
+        ("models: [3]", r"models\[0\] needs exactly"),
+        (f"models: [{good.replace('iid]', 'else]')}]", "unknown row 'else'"),
+        (f"models: [{good}, {good.replace('[iid]', '3')}]", r"models\[1\] \(a\): `rows` must be a list .* got 3"),
+        (f"models: [{good.replace('[iid]', 'iid')}]", "`rows` must be a list .* got 'iid'"),
+        (f"models: [{good.replace('[iid]', '[]')}]", "`rows` must be a list of one or more"),
+        (f"models: [{good.replace('[iid]', '[[iid]]')}]", "unknown row"),
+        (f"models: [{good.replace('seed: 0', 'seed: x')}]", r"models\[0\] \(a\): `seed` .* got 'x'"),
+        (f"models: [{good.replace('seed: 0', 'seed: true')}]", "`seed` must be a whole number"),
+        (f"models: [{good.replace('folder: a', 'folder: 3')}]", "`folder` must be text, got 3"),
+        (f"models: [{good.replace('headline/ours-iid', 'null')}]", "`cell` must be text, got None"),
         ("models: [", "YAML"),
+        ("models: []  # Fr\u00e4n", "YAML .*utf-8"),
     ):
-        (tmp_path / "models.yaml").write_text(text)
-        with pytest.raises(RopesError, match=message):
+        (tmp_path / "models.yaml").write_bytes(text.encode("latin-1"))
+        with pytest.raises(RopesError, match=message) as refused:
             verify.read_list(tmp_path / "models.yaml")
+        assert "models.yaml" in str(refused.value) and "\n" not in str(refused.value)
     with pytest.raises(RopesError, match="no such list"):
         verify.read_list(tmp_path / "none.yaml")
     with pytest.raises(RopesError, match="no cell of seed 7"):

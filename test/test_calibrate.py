@@ -153,6 +153,8 @@ def test_estimates_that_are_no_locations_stay_where_they_are(independent: Case) 
     estimate, std = Calibrated(plain)(angle, torch.full((1, 2), -2.0))
     np.testing.assert_allclose(estimate.detach().numpy(), angle.numpy(), atol=1e-6)
     np.testing.assert_allclose(std.detach().numpy()[0], np.exp(-2.0) * found.std_scale, rtol=1e-5)
+    wide = Calibrated(replace(plain, std_scale=np.array([4.0, 4.0])))(angle, torch.full((1, 2), -0.8))[1]
+    assert (wide < 3.0**-0.5).all(), "never less sure than one who knows the range alone"
 
 
 def test_a_joint_without_labels_is_stated_at_home_with_the_spread_of_its_range(independent: Case) -> None:
@@ -161,6 +163,8 @@ def test_a_joint_without_labels_is_stated_at_home_with_the_spread_of_its_range(i
     split = independent.split._replace(labels=labels)
     found = calibrate(Oracle(2), independent.frames, split, independent.objective)
     assert found.identified.tolist() == [False, True]
+    assert np.isnan(found.held_out_loss[0]), "nothing is known of it"
+    assert found.loss == found.held_out_loss[1] > 0.5, "no mean over what is unknown"
     estimate, std = Calibrated(found)(torch.tensor([[0.7, 0.4]]), torch.full((1, 2), -3.0))
     assert estimate[0, 0].item() == 0.0
     assert std[0, 0].item() == pytest.approx(np.std(GRID), rel=0.01)

@@ -21,10 +21,15 @@ from ropes_ros.cli import output
 from ropes_ros.cli.output import in_words
 from ropes_ros.cli.schedule import BINS, occupancies
 from ropes_ros.dataset import FrameSet
+from ropes_ros.encoder import load_encoder
+from ropes_ros.evaluation import evaluate
 from ropes_ros.regimes import Schedule, make_schedule
 from ropes_ros.robot import load_robot
 
-COMMANDS = ("schedule", "sim", "record", "estimate", "train", "export", "evaluate", "recover", "info", "doctor", "demo")
+COMMANDS = (
+    "schedule", "sim", "record", "estimate", "train", "export", "compare", "evaluate", "recover", "info", "doctor",
+    "demo",
+)
 
 
 def ropes(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: str) -> tuple[int, str, str]:
@@ -78,6 +83,11 @@ def test_version(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPa
         (["train", "nowhere", "--topic", "lens=/cam"], "--topic lens=/cam: write ROLE=NAME"),
         (["train", "nowhere", "--schedule", "absent.yaml"], "absent.yaml cannot be read"),
         (["train", "nowhere"], "nowhere"),
+        (["train", "nowhere", "--pretrain", "guessing"], "--pretrain guessing: take one of mechanism"),
+        (["train", "nowhere", "--constraint", "tight"], "--constraint tight: take one of none"),
+        (["train", "nowhere", "--method", "ropes", "--no-refine"], "--no-refine does not go with --method ropes"),
+        (["compare", "nowhere", "one.pt"], "one.pt: name two checkpoints or more"),
+        (["compare", "nowhere", "one.pt", "two.pt"], "one.pt"),
         (["export", "nowhere.pt", "model"], "nowhere.pt"),
         (["evaluate", "no_model", "no_bag"], "no_model"),
         (["estimate", "camera/image_raw", "--model", "no_model"], "no_model"),
@@ -93,7 +103,7 @@ def test_what_a_user_gets_wrong_is_one_line_on_stderr(
     part: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    if arguments[0] in ("train", "export"):
+    if arguments[0] in ("train", "export", "compare"):
         pytest.importorskip("torch")
     status, _, err = ropes(capfd, monkeypatch, *arguments)
     assert status == 1
@@ -275,6 +285,11 @@ def test_a_robot_given_by_its_preset_gets_from_bag_to_estimates(
     assert figures["tracking"]["findings"] == []
     assert all(0.0 < joint["distance_half_ranges"] < 0.25 for joint in figures["tracking"]["joints"])
     _sagging(capfd, monkeypatch, figures["tracking"], preset)
+    arm = load_robot("robot/robot.yaml")
+    judged = evaluate(load_encoder(Path("model")), Path("other"), arm)
+    # A planar arm's tip is turned by the sum of its joints.
+    turned = np.degrees(np.abs((judged.estimates.position - judged.truth).sum(axis=1)))
+    assert figures["tip_rotation_deg_median"] == pytest.approx(np.median(turned), rel=1e-4)
     status, out, err = ropes(capfd, monkeypatch, "evaluate", "model", "bag", *preset)
     assert status == 0 and "trained on this bag: these figures are in sample" in " ".join(out.split()), err
     status, _, err = ropes(capfd, monkeypatch, "evaluate", "model", "bag", "--robot", "arm6")
@@ -302,6 +317,15 @@ def test_adapting_takes_over_size_and_the_published_method_takes_no_settings_of_
 
     adapted = load_checkpoint(Path(json.loads(out)["checkpoint"]))
     assert adapted["architecture"]["image_size"] == [32, 24]
+    constrained = ("train", "bag", "--out", str(tmp_path / "other"), "--size", "32x24", "--epochs", "1")
+    status, out, err = ropes(capfd, monkeypatch, *constrained, "--constraint", "independence", "--cache", "cache")
+    assert status == 0 and "refinement" not in out, "the second look knows no constraint"
+    status, out, err = ropes(capfd, monkeypatch, "compare", "other", checkpoint, str(tmp_path / "adapted"), "--json",
+                             "--cache", "cache")
+    assert status == 0, err
+    compared = json.loads(out)
+    assert compared["frames"] > 500
+    assert compared["best"] == min(compared["models"], key=lambda model: model["regime_loss"])["checkpoint"]
     status, _, err = ropes(capfd, monkeypatch, "train", "bag", "--method", "ropes", "--epochs", "3")
     assert status == 1 and "--epochs does not go with --method ropes" in err
     status, _, err = ropes(capfd, monkeypatch, "train", "bag", "--permutation", "found")
@@ -325,6 +349,63 @@ def _sagging(
     assert status == 0, err
     said = " ".join(out.split())
     assert len(tracking["findings"]) == 2 and all(f"note: {finding}" in said for finding in tracking["findings"])
+
+
+def test_what_a_model_was_told_goes_with_it(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, stick: Path, tmp_path: Path
+) -> None:
+    """Measured states are no commands, whatever they are named as; and what a start was told is told of its heirs."""
+    for package in ("torch", "onnx", "onnxruntime"):
+        pytest.importorskip(package)
+    from ropes_ros.encoder import load_encoder
+    from ropes_ros.learning.checkpoint import load_checkpoint, save_checkpoint
+    from ropes_ros.learning.tasks import LEVELS_ONLY
+
+    monkeypatch.chdir(stick)
+    size = ("--epochs", "1", "--size", "32x24", "--cache", "cache", "--json", "--no-refine")
+    wrong = ("--supervision", "commands", "--robot", "robot/robot.yaml", "--topic")
+    status, _, err = ropes(capfd, monkeypatch, "train", "bag", "-o", "t", *size, *wrong, "joint_command=/joint_states")
+    assert status == 1 and "/joint_states holds measured joint states, which nothing may learn from" in err
+    status, out, err = ropes(capfd, monkeypatch, "train", "bag", "--out", str(tmp_path / "start"), *size)
+    assert status == 0, err
+    start = Path(json.loads(out)["checkpoint"])
+    content = load_checkpoint(start)
+    content["supervision"] = "the commanded positions of /command; no measured pose"
+    with open_bag("other") as other:
+        content["bags"] = [other.content_hash()]
+    save_checkpoint(start, {key: value for key, value in content.items() if key != "version"})
+    adapt = ("train", "bag", "--out", str(tmp_path / "heir"), "--init", str(start), *size)
+    status, out, err = ropes(capfd, monkeypatch, *adapt)
+    assert status == 0, err
+    preset = ("--robot", "robot/robot.yaml")
+    heir = json.loads(out)["checkpoint"]
+    assert ropes(capfd, monkeypatch, "export", heir, str(tmp_path / "model"), *preset)[0] == 0
+    told = f"{LEVELS_ONLY}; started from a model that was told: {content['supervision']}"
+    assert load_encoder(tmp_path / "model").info.supervision == told
+    assert told in (tmp_path / "model" / "card.md").read_text()
+    status, out, _ = ropes(capfd, monkeypatch, "info", str(tmp_path / "model"))
+    assert status == 0 and "the commanded positions of /command" in " ".join(out.split())
+    status, out, err = ropes(capfd, monkeypatch, "evaluate", str(tmp_path / "model"), "other", *preset)
+    said = " ".join(out.split())
+    assert status == 0 and "trained on this bag" in said and "the commanded positions of /command" in said, err
+    status, _, err = ropes(capfd, monkeypatch, *adapt, "--supervision", "commands", *preset, "--resume")
+    assert status == 1 and err.startswith("error: ") and err.count("\n") == 1
+
+
+def test_a_preset_of_another_robot_is_refused_before_training(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, stick: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("torch")
+    monkeypatch.chdir(stick)
+    monkeypatch.setattr("ropes_ros.learning.pipeline.train", None)
+    train = ("train", "bag", "--out", str(tmp_path / "t"), "--size", "32x24", "--cache", "cache", "--robot")
+    status, _, err = ropes(capfd, monkeypatch, *train, "arm6")
+    assert status == 1 and "the recording is of joints joint1, joint2, the preset of 'arm6' has joint1, joint2, " in err
+    preset = (stick / "robot" / "robot.yaml").read_text()
+    assert "half_range: 1.2" in preset
+    (stick / "robot" / "narrow.yaml").write_text(preset.replace("half_range: 1.2", "half_range: 0.9", 1))
+    status, _, err = ropes(capfd, monkeypatch, *train, "robot/narrow.yaml")
+    assert status == 1 and "joint1: half_range is 0.9 in the preset of 'stick', 1.2 was commanded" in err
 
 
 def _foreign(

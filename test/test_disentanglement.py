@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from ropes_ros.disentanglement import (
+    _halves,
     correlation_matrix,
     dci,
     dci_scores,
@@ -139,6 +140,19 @@ def test_dci_error_is_that_of_the_best_line(angles: np.ndarray) -> None:
     assert noisy.informativeness_error == pytest.approx((np.sqrt(0.5) + 0.0) / 2, abs=0.02)
     blind = dci(noise, angles[:, :2])
     assert blind.informativeness_error == pytest.approx(1.0, abs=0.02)
+
+
+def test_dci_error_is_not_of_the_rows_that_chose_the_penalty(angles: np.ndarray) -> None:
+    """Latents that are exact where the penalty is chosen, and a + n, n of a's variance, on the other half.
+
+    The line of the exact half, 1, leaves n on the other: error 1. Where the penalty was chosen, the other half's line,
+    1/2 of a's variance short, would leave 1/2.
+    """
+    factors = angles[:, :2]
+    latents = factors.copy()
+    first, _ = _halves(len(angles), seed=0)[0]
+    latents[first] += np.random.default_rng(1).uniform(-1.0, 1.0, (len(first), 2))
+    assert dci(latents, factors, seed=0).informativeness_error == pytest.approx(1.0, abs=0.05)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ pytest.importorskip("mujoco")
 pytest.importorskip("onnxruntime")
 onnx = pytest.importorskip("onnx")
 
+from ropes_ros.bench import verify
 from ropes_ros.cli.evaluate import evaluate
 from ropes_ros.encoder import (
     INPUT,
@@ -107,9 +109,14 @@ def test_errors_are_those_of_the_fresh_poses(robot, model, capsys):
     np.testing.assert_allclose(figures["coverage_2std"], (error <= 2 * STD).mean(axis=0), atol=1e-6)
     assert min(figures["coverage_2std"]) < 1.0
     assert figures["mcc"] == pytest.approx(0.0, abs=1e-6)
-    tip = robot.fk(fresh_positions(robot, 40, seed=7, poses="observational"))[0] - robot.fk(robot.home)[0]
+    places, rotations = robot.fk(fresh_positions(robot, 40, seed=7, poses="observational"))
+    home_place, home_rotation = robot.fk(robot.home)
+    tip = places - home_place
     assert figures["tip_error_mm_mean"] == pytest.approx(1000 * np.linalg.norm(tip, axis=1).mean(), rel=1e-4)
     assert figures["tip_error_mm_median"] == pytest.approx(1000 * np.median(np.linalg.norm(tip, axis=1)), rel=1e-4)
+    # The angle between unit quaternions' rotations: |cos(angle / 2)| is their product.
+    turned = np.degrees(2.0 * np.arccos(np.minimum(np.abs(rotations @ home_rotation), 1.0)))
+    assert figures["tip_rotation_deg_median"] == pytest.approx(np.median(turned), rel=1e-4)
     assert (figures["poses"], figures["n"], figures["seed"], figures["condition"]) == ("observational", 40, 7, "clean")
 
 
@@ -134,7 +141,25 @@ def test_novelty_is_judged_for_each_kind_of_disturbance(robot, model):
 def test_figures_are_shown_to_people(model, capsys):
     run(str(model), "--sim", "arm6", "--n", "4")
     text = " ".join(capsys.readouterr().out.split())
-    assert "4 fresh uniform poses, clean, seed 0" in text and "joint6" in text and "no measured pose" in text
+    assert "4 fresh uniform poses, clean, seed 0" in text and "joint6" in text and "supervision none;" in text
+    assert re.search(r"tip rotation error median \d+\.\d\d deg", text)
+
+
+def test_the_last_joint_turns_the_tip_and_does_not_move_it(robot):
+    """So mm of the tip say nothing about it, as the docs warn."""
+    turned = robot.home + np.array([0.0, 0.0, 0.0, 0.0, 0.0, 0.5])
+    (place, rotation), (other_place, other_rotation) = robot.fk(robot.home), robot.fk(turned)
+    np.testing.assert_allclose(place, other_place, atol=1e-12)
+    assert 2.0 * np.arccos(abs(rotation @ other_rotation)) == pytest.approx(0.5)
+
+
+def test_committed_models_are_judged_by_the_same_figures(model, monkeypatch, capsys):
+    monkeypatch.setattr(verify, "POSES", 6)
+    found = verify.evaluate_model(model, ("drift",))["drift"]
+    run(str(model), "--sim", "arm6", "--n", "6", "--seed", str(verify.SEED), "--condition", "drift", "--json")
+    figures = json.loads(capsys.readouterr().out)
+    assert "tip_rotation_deg_median" in found
+    assert found == {name: figures[name] for name in found}
 
 
 @pytest.mark.parametrize(

@@ -15,11 +15,12 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("onnx")
 
 from ropes_ros.dataset import FrameSet, load_frames, split_spans
-from ropes_ros.encoder import Encoder, file_sha256
+from ropes_ros.encoder import INPUT, OUTPUTS, Encoder, file_sha256
 from ropes_ros.errors import ModelError, TrainingError
 from ropes_ros.evaluation import evaluate
-from ropes_ros.export import export
-from ropes_ros.learning.train import TrainConfig, TrainResult, load_checkpoint, train
+from ropes_ros.export import PARITY_SHARE, _assert_parity, export
+from ropes_ros.learning.checkpoint import load_checkpoint
+from ropes_ros.learning.train import TrainConfig, TrainResult, train
 
 CONFIG = TrainConfig(image_size=(32, 24), epochs=14, batch_size=64, occlusion=0.1, shift=0, seed=3)
 SHORT = replace(CONFIG, epochs=2)
@@ -124,8 +125,9 @@ def test_joint_states_do_not_reach_training(folder: Path, frames: FrameSet) -> N
 
 def test_learning_imports_no_truth() -> None:
     """The rooms that learn load neither the reader of measured angles nor the evaluation."""
+    rooms = ("pipeline", "ropes", "ensemble", "supervision", "scores", "align", "scm")
     code = (
-        "import sys, ropes_ros.learning.train, ropes_ros.export;"
+        f"import sys, ropes_ros.export, {', '.join(f'ropes_ros.learning.{room}' for room in rooms)};"
         "sys.exit(any(name in sys.modules for name in ('ropes_ros.truth', 'ropes_ros.evaluation')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
@@ -248,6 +250,34 @@ def test_graph_resizes_as_the_dataset_does(
     robot = stick_robot(folder / "third")
     expected = np.clip(robot.denormalise(net(to_input(small)).angle.detach().numpy()), robot.lower, robot.upper)
     np.testing.assert_allclose(Encoder(model).run(images).position, expected, atol=0.01)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_exports_may_differ_from_torch_by_a_share_of_the_output(tmp_path: Path) -> None:
+    """Of an output of 1,000 that is 1.001, far more than of one in radians; twice as much is refused."""
+
+    class Answers(torch.nn.Module):
+        def __init__(self, novelty: float) -> None:
+            super().__init__()
+            self.novelty = novelty
+
+        def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            nothing = 0.0 * image.to(torch.float32).mean(dim=(1, 2, 3))
+            return nothing[:, None], nothing[:, None] + 0.1, nothing + self.novelty
+
+    path, camera = tmp_path / "model.onnx", (8, 6)
+    torch.onnx.export(
+        Answers(1000.0),
+        (torch.zeros((1, camera[1], camera[0], 3), dtype=torch.uint8),),
+        str(path),
+        input_names=[INPUT],
+        output_names=list(OUTPUTS),
+        dynamic_axes={name: {0: "batch"} for name in (INPUT, *OUTPUTS)},
+        dynamo=False,
+    )
+    _assert_parity(Answers(1000.0 * (1.0 + 0.9 * PARITY_SHARE)), camera, path)
+    with pytest.raises(ModelError, match="output novelty differs between torch and onnxruntime"):
+        _assert_parity(Answers(1000.0 * (1.0 + 2.0 * PARITY_SHARE)), camera, path)
 
 
 def test_spans_keep_segments_apart(frames: FrameSet) -> None:

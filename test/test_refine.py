@@ -9,6 +9,7 @@ pytest.importorskip("mujoco")
 
 from ropes_ros.errors import TrainingError
 from ropes_ros.learning.camera import find_camera
+from ropes_ros.learning.checkpoint import load_checkpoint, save_checkpoint
 from ropes_ros.learning.glimpse import SIDE, Aim, CascadeNet, cut, sample
 from ropes_ros.learning.kinematics import Kinematics
 from ropes_ros.learning.networks import AngleNet, build
@@ -109,29 +110,24 @@ def test_guesses_are_changed_by_more_the_more_was_memorised():
     assert changed_by(0.05, 0.164, loss, loss + 0.15) == pytest.approx(0.12084, abs=1e-4)
 
 
-def test_refining_lowers_the_held_out_loss_tells_its_long_steps_and_exports(recording, tmp_path):
+def test_refining_lowers_the_held_out_loss_and_exports(recording, tmp_path):
     from ropes_ros.encoder import load_encoder
     from ropes_ros.export import export
-    from ropes_ros.learning.pipeline import learn
-    from ropes_ros.learning.refine import RefineConfig
-    from ropes_ros.learning.train import TrainConfig
+    from ropes_ros.learning.refine import RefineConfig, refine
+    from ropes_ros.learning.train import TrainConfig, train
     from ropes_ros.sim.canonical import fresh_poses
 
     config = TrainConfig(image_size=(64, 56), epochs=4, span_s=2.0)
-    told = []
-    result = learn(
-        recording.frames,
-        tmp_path,
-        robot=recording.robot,
-        config=config,
-        refinement=RefineConfig(epochs=3),
-        on_epoch=lambda entry, floor: told.append(entry.task),
-        on_phase=told.append,
-    ).result
-    assert [entry.split(" ")[0] for entry in told] == [
-        *["mechanism"] * 4, "finding", *["refinement"] * 3, "calibrating", "checking",
-    ]  # fmt: skip
-    before = min(entry.validation_loss for entry in result.history if entry.task == "mechanism")
+    first = train(recording.frames, tmp_path / "first", config=config)
+    content = load_checkpoint(first.checkpoint)
+    content["progress"][2] = -9.0  # as of a first network that was trained by another loss than the second one
+    save_checkpoint(first.checkpoint, {key: value for key, value in content.items() if key != "version"})
+    result = refine(
+        recording.frames, first.checkpoint, tmp_path, robot=recording.robot, config=RefineConfig(epochs=3)
+    )
+    before = min(entry.validation_loss for entry in first.history)
+    content = load_checkpoint(result.checkpoint)
+    assert content["refined"] and content["progress"][3] == result.best_epoch > 4
     after = [entry.validation_loss for entry in result.history if entry.task == "refinement"]
     assert len(after) == 3
     assert min(after) < before
@@ -141,3 +137,21 @@ def test_refining_lowers_the_held_out_loss_tells_its_long_steps_and_exports(reco
     assert found.position.shape == (4, 6)
     assert np.isfinite(found.position).all()
     assert not list(tmp_path.glob("glimpses-*"))  # what was cut for training is gone
+
+
+def test_steps_without_a_bar_are_told_before_they_begin(recording, tmp_path):
+    from ropes_ros.learning.pipeline import learn
+    from ropes_ros.learning.refine import RefineConfig
+    from ropes_ros.learning.train import TrainConfig
+
+    told = []
+    learn(
+        recording.frames,
+        tmp_path,
+        robot=recording.robot,
+        config=TrainConfig(image_size=(64, 56), epochs=1, span_s=2.0),
+        refinement=RefineConfig(epochs=1),
+        on_epoch=lambda entry, floor: told.append(entry.task),
+        on_phase=told.append,
+    )
+    assert [entry.split(" ")[0] for entry in told] == ["mechanism", "finding", "refinement", "calibrating", "checking"]

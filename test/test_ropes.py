@@ -242,6 +242,14 @@ def test_a_regime_of_few_frames_is_refused(tilted: tuple[FrameSet, NDArray[np.fl
         train_ropes(replace(frames, labels=labels), folder / "poor", config=CONFIG)
 
 
+def test_pictures_that_show_nothing_are_refused_before_training(
+    tilted: tuple[FrameSet, NDArray[np.float64]], folder: Path
+) -> None:
+    black = replace(tilted[0], images=np.zeros_like(tilted[0].images))
+    with pytest.raises(TrainingError, match="one colour all over"):
+        train_ropes(black, folder / "black", config=CONFIG, on_step=lambda *_: pytest.fail("a step was taken"))
+
+
 def test_the_defaults_are_the_published_ones() -> None:
     config = RopesConfig()
     assert (config.code, config.reconstruction, config.image_size) == (64, 0.1, (64, 64))

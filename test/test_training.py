@@ -221,9 +221,9 @@ def test_a_joint_that_was_never_in_a_regime_is_left_out(frames: FrameSet, tmp_pa
 
 def test_shares_of_levels() -> None:
     labels = np.array([[0, -1], [1, -1], [1, -1], [-1, -1]], dtype=np.int16)
-    np.testing.assert_allclose(level_shares(labels, 2), [[1 / 3, 2 / 3], [0.5, 0.5]])
-    with pytest.raises(TrainingError, match="joint number 1 has no training frame at level number 3"):
-        level_shares(labels, 3)
+    np.testing.assert_allclose(level_shares(labels, ("a", "b"), ("low", "high")), [[1 / 3, 2 / 3], [0.5, 0.5]])
+    with pytest.raises(TrainingError, match="joint a has no training frame at level other"):
+        level_shares(labels, ("a", "b"), ("low", "high", "other"))
 
 
 def test_the_learning_rate_rises_once_and_falls() -> None:

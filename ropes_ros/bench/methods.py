@@ -35,8 +35,8 @@ from ropes_ros.sim.recordings import Recording
 ROPES_SIZE = (64, 64)
 """Images of the published method, pixels."""
 ROPES_FRAMES = 500
-"""Most frames of each regime of the published method, whose cost grows with them: with its own numbers of epochs it then
-takes more than twice the time of ours on 20,000 frames."""
+"""Most frames of each regime of the published method, whose cost grows with them: with its own numbers of epochs it
+then takes more than twice the time of ours on 20,000 frames."""
 MEMBERS = 4
 CHECKPOINT = "checkpoint.pt"
 _BATCH = 64

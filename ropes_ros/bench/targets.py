@@ -6,6 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 NOVELTY = "novelty"
 COVERED = (0.90, 0.98)
 """Share of frames within two std, for every joint."""
@@ -19,7 +22,7 @@ class Target(NamedTuple):
     Attributes:
         row: The row of `models.yaml` whose models it is about; their mean counts.
         test: Condition of fresh uniform poses, or "novelty".
-        metric: Key of the figure; of a figure by joint the worst joint counts.
+        metric: Key of the figure; of a figure by joint each joint's mean is taken, and the worst of these counts.
         least, most: Bounds; None for none.
         relative_to: Row whose figure on clean poses `most` multiplies; "" for an absolute bound.
     """
@@ -62,7 +65,9 @@ class Judged(NamedTuple):
 
     Attributes:
         target: The target.
-        measured: Mean over the row's models, of a figure by joint the worst joint's; None where no model stands for it.
+        measured: Mean over the row's models; of a figure by joint the means of each joint, and of these the one that is
+            furthest out of, or the least inside, the bounds. None where no model stands for it.
+        lowest, highest: The least and the greatest figure of any one model, and of any one joint in it.
         bounds: The bounds in the figure's unit, each None for none.
         reached: Whether it lies within them; None where nothing was measured.
         models: Number of models.
@@ -70,9 +75,16 @@ class Judged(NamedTuple):
 
     target: Target
     measured: float | None
+    lowest: float | None
+    highest: float | None
     bounds: tuple[float | None, float | None]
     reached: bool | None
     models: int
+
+    def plain(self) -> dict[str, Any]:
+        """All of it as one level of plain values, for JSON."""
+        own = self._asdict()
+        return {**own.pop("target")._asdict(), **own}
 
 
 def judge(rows: Mapping[str, Sequence[Figures]]) -> list[Judged]:
@@ -81,31 +93,24 @@ def judge(rows: Mapping[str, Sequence[Figures]]) -> list[Judged]:
 
 
 def _judge(target: Target, rows: Mapping[str, Sequence[Figures]]) -> Judged:
-    models = rows.get(target.row, ())
     least, most = target.least, target.most
     if target.relative_to:
-        clean = rows.get(target.relative_to, ())
-        reference = _mean([figures["clean"][target.metric] for figures in clean])
-        most = None if reference is None or most is None else most * reference
-    values = [_worst(figures[target.test][target.metric], (least, most)) for figures in models]
-    measured = _mean(values)
-    if measured is None or (target.relative_to and most is None):
-        return Judged(target, measured, (least, most), None, len(models))
-    reached = (least is None or measured >= least) and (most is None or measured <= most)
-    return Judged(target, measured, (least, most), reached, len(models))
+        clean = _by_joint(rows.get(target.relative_to, ()), "clean", target.metric)
+        most = None if most is None or not len(clean) else most * float(clean.mean())
+    figures = _by_joint(rows.get(target.row, ()), target.test, target.metric)
+    if not len(figures):
+        return Judged(target, None, None, None, (least, most), None, 0)
+    low, high = -math.inf if least is None else least, math.inf if most is None else most
+    measured = min(figures.mean(axis=0).tolist(), key=lambda mean: min(mean - low, high - mean))
+    reached = None if target.relative_to and most is None else low <= measured <= high
+    return Judged(
+        target, measured, float(figures.min()), float(figures.max()), (least, most), reached, len(figures)
+    )
 
 
-def _worst(value: Any, bounds: tuple[float | None, float | None]) -> float:
-    """A number as it is; of numbers by joint the one that is furthest out of, or the least inside, the bounds."""
-    if not isinstance(value, list):
-        return float(value)
-    low = -math.inf if bounds[0] is None else bounds[0]
-    high = math.inf if bounds[1] is None else bounds[1]
-    return float(min(value, key=lambda entry: min(entry - low, high - entry)))
-
-
-def _mean(values: Sequence[float]) -> float | None:
-    return sum(values) / len(values) if values else None
+def _by_joint(models: Sequence[Figures], test: str, metric: str) -> NDArray[np.float64]:
+    """A figure of M models, float64 [M, J], of a figure that is not by joint [M, 1]; [0] without models."""
+    return np.array([np.atleast_1d(figures[test][metric]) for figures in models], dtype=np.float64)
 
 
 def tests_of(row: str) -> tuple[str, ...]:

@@ -74,21 +74,32 @@ def read_list(path: Path) -> list[Listed]:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise RopesError(f"{path}: no such list of models; run this in the repository, or name one") from None
-    except yaml.YAMLError as error:
-        raise RopesError(f"{path}: not readable as YAML ({error}); mend it") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RopesError(f"{path}: not readable as YAML ({' '.join(str(error).split())}); mend it") from None
     entries = content.get("models") if isinstance(content, dict) else None
     if not isinstance(entries, list):
         raise RopesError(f"{path}: needs a list `models`")
-    return [_listed(path, entry) for entry in entries]
+    if not entries:
+        raise RopesError(f"{path}: the list `models` is empty, so there is nothing to verify; list a model")
+    return [_listed(f"{path}: models[{number}]", entry) for number, entry in enumerate(entries)]
 
 
-def _listed(path: Path, entry: Any) -> Listed:
+def _listed(where: str, entry: Any) -> Listed:
+    """An entry of the list, checked; `where` names it in messages."""
     if not isinstance(entry, dict) or set(entry) != _KEYS:
-        raise RopesError(f"{path}: an entry of `models` needs exactly {', '.join(sorted(_KEYS))}, got {entry}")
-    unknown = set(entry["rows"]) - set(ROWS)
+        raise RopesError(f"{where} needs exactly {', '.join(sorted(_KEYS))}, got {entry!r}")
+    folder, rows, cell, seed = (entry[key] for key in ("folder", "rows", "cell", "seed"))
+    for key in ("folder", "cell"):
+        if not isinstance(entry[key], str) or not entry[key]:
+            raise RopesError(f"{where}: `{key}` must be text, got {entry[key]!r}")
+    if not isinstance(rows, list) or not rows:
+        raise RopesError(f"{where} ({folder}): `rows` must be a list of one or more of {', '.join(ROWS)}, got {rows!r}")
+    unknown = [row for row in rows if row not in ROWS]
     if unknown:
-        raise RopesError(f"{path}: {entry['folder']}: unknown row {sorted(unknown)[0]}; rows are {', '.join(ROWS)}")
-    return Listed(Path(entry["folder"]), tuple(entry["rows"]), str(entry["cell"]), int(entry["seed"]))
+        raise RopesError(f"{where} ({folder}): unknown row {unknown[0]!r}; rows are {', '.join(ROWS)}")
+    if type(seed) is not int:
+        raise RopesError(f"{where} ({folder}): `seed` must be a whole number, got {seed!r}")
+    return Listed(Path(folder), tuple(rows), cell, seed)
 
 
 def retrain(
@@ -135,11 +146,7 @@ def verify(models: list[Listed], out: Path) -> list[Judged]:
         for row in model.rows:
             rows[row].append(figures)
     judged = judge(rows)
-    table = [
-        {**entry.target._asdict(), "measured": entry.measured, "bounds": list(entry.bounds), "reached": entry.reached,
-         "models": entry.models}
-        for entry in judged
-    ]
+    table = [entry.plain() for entry in judged]
     write_json(
         out / "accuracy.json",
         {"robot": ROBOT, "poses": POSES, "seed": SEED, "targets": table, "models": measured},
@@ -173,6 +180,7 @@ def evaluate_model(folder: Path, tests: tuple[str, ...]) -> dict[str, dict[str, 
             "mean_joint_mae_deg": metrics.mean_mae_deg,
             "tip_error_mm_median": metrics.tip_error_mm_median,
             "tip_error_mm_mean": float(metrics.tip_error_mm.mean()),
+            "tip_rotation_deg_median": result.tip_rotation.median_deg,
             "coverage_2std": result.coverage["2"].tolist(),
         }
     return found

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from ropes_ros import __version__
-from ropes_ros.cli import bag, bench, doctor, evaluate, learn, live, schedule
+from ropes_ros.cli import bag, bench, compare, doctor, evaluate, learn, live, schedule
 from ropes_ros.errors import RopesError
 
 app = typer.Typer(
@@ -53,6 +53,7 @@ app.command(rich_help_panel="On the robot")(live.estimate)
 app.command(rich_help_panel="Learning")(learn.train)
 app.command(rich_help_panel="Learning")(learn.export)
 app.command(rich_help_panel="Learning")(evaluate.evaluate)
+app.command(rich_help_panel="Learning")(compare.compare)
 app.add_typer(bench.app, name="bench", rich_help_panel="Learning")
 app.command(rich_help_panel="Care")(bag.info)
 app.command(rich_help_panel="Care")(bag.recover)

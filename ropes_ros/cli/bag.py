@@ -59,7 +59,8 @@ def _model_info(path: Path, as_json: bool) -> None:
             "model": encoder.path,
             "robot": f"{encoder.info.robot} ({', '.join(encoder.info.joint_names)})",
             "camera": "{}x{}".format(*encoder.info.camera_size),
-            "supervision": f"levels worth a position label with a standard deviation of {noise}; no measured pose",
+            "supervision": f"{encoder.info.supervision}; a level is worth a position label with a standard deviation "
+            f"of {noise}",
             "calibration": encoder.info.calibration,
             "made by": encoder.info.producer,
             "runs on": ", ".join(encoder.providers),

@@ -97,6 +97,7 @@ def _on_bag(encoder: Encoder, bag: Path, robot: str | None, topics: dict[str, st
                 "mean_mae_deg": metrics.mean_mae_deg,
                 "tip_error_mm_median": metrics.tip_error_mm_median,
                 "tip_error_mm_90": tip_90,
+                "tip_rotation_deg_median": result.tip_rotation.median_deg,
                 "level_label_noise_half_ranges": encoder.info.level_label_noise,
                 "joints": joints,
                 "tracking": None if result.tracking is None else _tracked(encoder.info.joint_names, result.tracking),
@@ -144,6 +145,7 @@ def _on_sim(encoder: Encoder, sim: str, settings: dict[str, Any], as_json: bool)
                 "mean_joint_mae_deg": metrics.mean_mae_deg,
                 "tip_error_mm_median": metrics.tip_error_mm_median,
                 "tip_error_mm_mean": tip_mean,
+                "tip_rotation_deg_median": result.tip_rotation.median_deg,
                 "coverage_2std": result.coverage["2"].tolist(),
                 "level_label_noise_half_ranges": encoder.info.level_label_noise,
             }
@@ -160,12 +162,13 @@ def _print(encoder: Encoder, result: Evaluation, frames: str, tip: str) -> None:
     print_facts(
         {
             "frames": frames,
-            "supervision": f"levels worth a position label with a standard deviation of "
-            f"{encoder.info.level_label_noise:.3f} half ranges; no measured pose",
+            "supervision": f"{encoder.info.supervision}; a level is worth a position label with a standard deviation "
+            f"of {encoder.info.level_label_noise:.3f} half ranges",
             "MCC": f"{metrics.mcc:.3f}",
             "R2": f"{metrics.r2:.3f}",
             "mean joint error": f"{metrics.mean_mae_deg:.2f} deg",
             "tip error": tip,
+            "tip rotation error": f"median {result.tip_rotation.median_deg:.2f} deg",
         }
     )
     print_table(

@@ -46,10 +46,16 @@ def train(
         str, typer.Option(help="With --method ropes: which latent is which joint, by `commands` or `found` without.")
     ] = "commands",
     task: Annotated[
-        str, typer.Option(help="What the latent must keep: mechanism, reconstruction, contrastive or masked.")
+        str,
+        typer.Option(
+            help="What the latent must keep: mechanism, reconstruction, contrastive, contrastive-time or masked."
+        ),
     ] = "mechanism",
     constraint: Annotated[
-        str, typer.Option(help="What structure it has: none, independence, quantized or score.")
+        str,
+        typer.Option(
+            help="What structure it has: none, independence, quantized or score; any but none leaves out --refine."
+        ),
     ] = "none",
     constraint_weight: Annotated[float, typer.Option(min=0.0, help="Factor on the constraint's penalty.")] = 1.0,
     backbone: Annotated[
@@ -94,12 +100,13 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Train an encoder from images and commanded regimes; joint_states in the bag are not read."""
-    _need("torch", "train")
+    need("torch", "train")
     from rich.progress import Progress
 
     from ropes_ros.dataset import load_frames
     from ropes_ros.learning.pipeline import learn
     from ropes_ros.learning.refine import RefineConfig
+    from ropes_ros.learning.tasks import REGIME_LOSSES
     from ropes_ros.regimes import Schedule
 
     if method not in METHODS:
@@ -110,7 +117,8 @@ def train(
         ours = {"--task": task != "mechanism", "--constraint": constraint != "none", "--pretrain": pretrain != "none"}
         ours |= {"--init": init is not None, "--epochs": epochs is not None, "--size": size is not None}
         ours |= {"--backbone": backbone is not None, "--supervision": supervision != "regimes", "--resume": resume}
-        ours |= {"--compile": compiled}
+        ours |= {"--compile": compiled, "--constraint-weight": constraint_weight != 1.0, "--no-refine": not refine}
+        ours |= {"--tensorboard": tensorboard is not None}
         if any(ours.values()):
             raise TrainingError(
                 f"{next(name for name, given in ours.items() if given)} does not go with --method ropes, which has the "
@@ -120,8 +128,10 @@ def train(
         raise TrainingError("--permutation goes with --method ropes; leave it out")
     settings = {"task": task, "constraint": constraint, "constraint_weight": constraint_weight, "pretrain": pretrain}
     settings["compile"] = compiled
+    by_regimes = supervision == "regimes"
     if backbone is not None:
         settings["backbone"] = backbone
+    _known(task, constraint, pretrain)
     config = _config(epochs, seed, size, init, settings)
     _writable(out)
     with Progress(console=console, disable=as_json, transient=True) as progress:
@@ -129,7 +139,7 @@ def train(
         frames = load_frames(
             bag,
             size=PUBLISHED_SIZE if method == "ropes" else config.image_size,
-            cache_dir=cache or _cache_dir(),
+            cache_dir=cache or cache_dir(),
             topics=topics_by_role(topic),
             schedule=None if schedule is None else Schedule.load(schedule),
             schedule_start_ns=schedule_start,
@@ -141,15 +151,17 @@ def train(
 
         def on_epoch(epoch: Epoch, floor: float) -> None:
             if not as_json:
+                what = "commands" if epoch.task == "given" else epoch.task
+                unit = f", floor {floor:.3f} nats" if by_regimes and epoch.task in REGIME_LOSSES else ""
                 progress.console.print(
-                    f"{epoch.task} {epoch.epoch}: training {epoch.training_loss:.3f}, held out "
-                    f"{epoch.validation_loss:.3f}, floor {floor:.3f} nats, {in_words(epoch.seconds)}"
+                    f"{what} {epoch.epoch}: training {epoch.training_loss:.3f}, held out "
+                    f"{epoch.validation_loss:.3f}{unit}, {in_words(epoch.seconds)}"
                 )
 
         if method == "ropes":
             result, findings = _ropes(frames, out, seed, permutation, on_step, on_epoch)
         else:
-            look_closer = refine and task == "mechanism"
+            look_closer = refine and task == "mechanism" and constraint == "none"
             arm = _arm(robot or frames.robot) if look_closer or supervision == "commands" else None
             learned = learn(
                 frames,
@@ -175,7 +187,8 @@ def train(
                 "frames": result.frames,
                 "best_epoch": result.best_epoch,
                 "held_out_loss": best.validation_loss,
-                "floor": result.floor,
+                "regime_loss": result.calibration.loss,
+                "floor": result.calibration.bayes_floor,
                 "seconds": result.seconds,
                 "findings": list(findings),
             }
@@ -184,8 +197,8 @@ def train(
     for finding in findings:
         console.print(f"note: {finding}", style="yellow", markup=False)
     console.print(
-        f"kept epoch {result.best_epoch} (held out {best.validation_loss:.3f} nats, floor {result.floor:.3f}); "
-        f"next: `ropes export {result.checkpoint} models/NAME`"
+        f"kept epoch {result.best_epoch}; regime loss after calibration {result.calibration.loss:.3f}, floor "
+        f"{result.calibration.bayes_floor:.3f} nats; next: `ropes export {result.checkpoint} models/NAME`"
     )
 
 
@@ -229,8 +242,8 @@ def export(
     robot: ModelRobotOption = None,
 ) -> None:
     """Export a checkpoint as a model file that the estimator runs, with its card."""
-    _need("torch", "train")
-    _need("onnx", "train")
+    need("torch", "train")
+    need("onnx", "train")
     from ropes_ros.export import export as export_model
 
     if not checkpoint.is_file():
@@ -239,7 +252,7 @@ def export(
     console.print(f"written: {export_model(checkpoint, model, robot=robot)}")
 
 
-def _need(package: str, extra: str) -> None:
+def need(package: str, extra: str) -> None:
     """Refuse with advice when an optional package is missing."""
     from importlib.util import find_spec
 
@@ -247,16 +260,32 @@ def _need(package: str, extra: str) -> None:
         raise RuntimeSetupError(f"{package} is not installed; run `pip install 'ropes_ros[{extra}]'`")
 
 
+def _known(task: str, constraint: str, pretrain: str) -> None:
+    """Refuse names of tasks and constraints that there are not, before images are read."""
+    from ropes_ros.learning.constraints import CONSTRAINTS
+    from ropes_ros.learning.tasks import TASKS
+
+    for option, name, names in (
+        ("--task", task, TASKS),
+        ("--constraint", constraint, CONSTRAINTS),
+        ("--pretrain", pretrain, (*TASKS, "none")),
+    ):
+        if name not in names:
+            raise TrainingError(f"{option} {name}: take one of {', '.join(names)}")
+
+
 def _config(
     epochs: int | None, seed: int, size: str | None, init: Path | None, settings: dict[str, Any]
 ) -> TrainConfig:
     """Training settings from the options that were given, and from the model that is adapted."""
-    from ropes_ros.learning.checkpoint import find_checkpoint, load_checkpoint
+    from ropes_ros.learning.checkpoint import encoder_of, find_checkpoint, load_checkpoint
     from ropes_ros.learning.train import TrainConfig
 
     given: dict[str, Any] = {"seed": seed, **settings}
     if init is not None:
-        known = load_checkpoint(find_checkpoint(init))["config"]
+        known = encoder_of(load_checkpoint(find_checkpoint(init)))[0]
+        if known["kind"] != "angle":
+            raise TrainingError(f"{init}: a network of --method ropes, which cannot be adapted: start from one of ours")
         given = {"image_size": tuple(known["image_size"]), "backbone": known["backbone"], **given}
     if epochs is not None:
         given["epochs"] = epochs
@@ -277,6 +306,6 @@ def _writable(folder: Path) -> None:
         raise TrainingError(f"{folder}: no file can be written there; name another folder, or mend its permissions")
 
 
-def _cache_dir() -> Path:
+def cache_dir() -> Path:
     """The user's cache folder for resized images."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ropes_ros"

@@ -21,7 +21,7 @@ TopicsOption = Annotated[
     typer.Option(
         "--topic",
         metavar="ROLE=NAME",
-        help="For bags from elsewhere: topic of the role image, regime or joint_states; may be repeated.",
+        help="For bags from elsewhere: topic of the role image, regime, joint_command or joint_states; repeatable.",
     ),
 ]
 ModelRobotOption = Annotated[

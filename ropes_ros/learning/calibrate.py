@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ropes_ros.dataset import FrameSet, Split
+from ropes_ros.dataset import FrameSet, Split, crossing
 from ropes_ros.errors import TrainingError
 from ropes_ros.learning.augmentation import Augmentation, to_input
 from ropes_ros.learning.mechanism import MechanismLikelihood
@@ -30,7 +30,7 @@ SPREADS = (0.1, 0.3, 1.0)
 """Standard deviations, equally probable beforehand, of the logarithm of the joints' factors about their common mean."""
 QUANTILES = np.linspace(0.01, 0.99, 25)
 LEAST_SEGMENTS = 80
-"""A map is fitted to no fewer pooled segments: five minutes of segments of 3.5 s."""
+"""A map is fitted to no fewer pooled segments: some three for each of its points."""
 FOLDS = 4
 REFERENCE_FRAMES = 5000
 LIGHT, NOISE, SHIFT = 0.1, 0.01, 1
@@ -97,7 +97,7 @@ class Calibration:
         identified: Joints that had labels; the others are stated at home with the spread of their range, bool [J].
         truncated: Whether the net's angle is the location of a cut normal (true of everything that was trained with the
             regime likelihood) or already an estimate.
-        held_out_loss: Regime loss on the calibration spans after both, nats, float64 [J].
+        held_out_loss: Regime loss on the calibration spans after both, nats, float64 [J]; not a number without a label.
         floor: Bayes floor of that loss, nats, float64 [J].
         familiar: From features to novelty, before `novelty_reference`.
         novelty_reference: 99th percentile of the calibration frames' distance.
@@ -116,15 +116,19 @@ class Calibration:
     novelty_reference: float
 
     @property
+    def loss(self) -> float:
+        """Mean of `held_out_loss` over the joints that were identified, nats."""
+        return float(self.held_out_loss[self.identified].mean())
+
+    @property
+    def bayes_floor(self) -> float:
+        """Mean of `floor` over the same joints, nats."""
+        return float(self.floor[self.identified].mean())
+
+    @property
     def map_accepted(self) -> NDArray[np.bool_]:
         """Joints whose location is mapped, bool [J]."""
         return np.asarray((self.knots != self.mapped).any(axis=1))
-
-    def place(
-        self, angle: NDArray[np.float64], log_std: NDArray[np.float64]
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """A net's angle and log std [N, J] through map and scale: what the regime likelihood reads, before the cut."""
-        return _move(angle, self.knots, self.mapped), log_std + np.log(self.std_scale)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values and tensors, for a checkpoint."""
@@ -176,7 +180,7 @@ class Calibrated(nn.Module):
         """The net's angle and log std, float [N, J], to the estimate and its std, float [N, J], all in half ranges."""
         bent = ((angle[:, :, None] - self.knots).clamp(min=0.0) * self.bends).sum(dim=2)
         angle = angle + self.start + bent
-        log_std = (log_std + self.log_scale).clamp(min=LOG_STD_RANGE[0])
+        log_std = (log_std + self.log_scale).clamp(*LOG_STD_RANGE)  # where the likelihood that fitted the scale ends
         mean, std = truncated_moments(angle, log_std) if self.truncated else (angle, log_std.exp())
         return mean * self.identified, std * self.identified + (1.0 - self.identified) * IGNORANCE
 
@@ -239,6 +243,7 @@ def calibrate(
     scale = fit_scale(objective, *held_out)
     likelihood = log_likelihood(objective, held_out.angle, log_std + np.log(scale.value), held_out.labels)[final]
     labelled = held_out.labels >= 0
+    count = labelled[final].sum(axis=0)
     return Calibration(
         std_scale=scale.value,
         std_scale_range=scale.interval,
@@ -247,7 +252,7 @@ def calibrate(
         map_gain=maps.gain,
         identified=np.asarray(labelled.any(axis=0)),
         truncated=truncated,
-        held_out_loss=-likelihood.sum(axis=0) / np.maximum(labelled[final].sum(axis=0), 1),
+        held_out_loss=np.where(count > 0, -likelihood.sum(axis=0) / np.maximum(count, 1), np.nan),
         floor=objective.floor.double().cpu().numpy(),
         familiar=familiar,
         novelty_reference=float(np.quantile(distance, 0.99)),
@@ -359,9 +364,10 @@ def _fit_maps(frames: FrameSet, objective: MechanismLikelihood, held_out: _HeldO
         )
         gain[out] = after - before
     knots, mapped = _match(frames, angle, labels)
+    judged = (labels >= 0) & ~crossing(segments, fold)
     gains = np.full((angle.shape[1], 2), np.nan)
     for joint in range(angle.shape[1]):
-        inside = labels[:, joint] >= 0
+        inside = judged[:, joint]
         if len(np.unique(segments[inside, joint])) >= LEAST_SEGMENTS:
             gains[joint] = mean_over_segments(gain[inside, joint], segments[inside, joint])
     accepted = gains[:, 0] > gains[:, 1]  # false where not a number

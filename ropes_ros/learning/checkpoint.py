@@ -54,6 +54,29 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     return content
 
 
+def provenance(supervision: str, bag_hash: str, start: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What a model has been told, and what it was trained on, those that it was started from included.
+
+    Args:
+        supervision: Of its own training, in words.
+        bag_hash: Of its own recording.
+        start: Checkpoint that it was started from, None for none.
+
+    Returns:
+        "supervision" and "bags", entries of its checkpoint.
+    """
+    if start is None:
+        return {"supervision": supervision, "bags": [bag_hash]}
+    told = str(start["supervision"])
+    text = supervision if told == supervision else f"{supervision}; started from a model that was told: {told}"
+    return {"supervision": text, "bags": list(dict.fromkeys([*bags_of(start), bag_hash]))}
+
+
+def bags_of(content: Mapping[str, Any]) -> tuple[str, ...]:
+    """Hashes of the bags that a checkpoint's network has seen in training; older ones name their own alone."""
+    return tuple(content.get("bags", (content["frames"]["bag_hash"],)))
+
+
 def load_net(content: dict[str, Any]) -> nn.Module:
     """The network of a checkpoint with the weights that were kept, on the CPU, in evaluation mode.
 

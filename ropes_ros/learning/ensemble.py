@@ -24,8 +24,8 @@ from torch import Tensor
 
 from ropes_ros.dataset import FrameSet, Split, split_spans
 from ropes_ros.errors import TrainingError
-from ropes_ros.learning.calibrate import Calibration, log_likelihood, mean_over_segments, predict
-from ropes_ros.learning.checkpoint import load_checkpoint, load_net
+from ropes_ros.learning.calibrate import log_likelihood, mean_over_segments, predict
+from ropes_ros.learning.checkpoint import bags_of, load_checkpoint, load_net
 from ropes_ros.learning.mechanism import MechanismLikelihood
 from ropes_ros.learning.networks import AngleNet, Prediction
 from ropes_ros.learning.tasks import Batch, Task
@@ -133,28 +133,11 @@ def distil_task(
     return lambda frames, shares, net: task
 
 
-def disagreement(
-    checkpoints: Sequence[Path], frames: FrameSet, indices: NDArray[np.int64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean of several models' calibrated estimates, and their standard deviation among models.
-
-    Args:
-        checkpoints: Finished models, at least two.
-        frames: All frames.
-        indices: Which of them, int64 [n].
-
-    Returns:
-        Two arrays, float64 [n, J], half ranges.
-    """
-    estimates = np.stack([_calibrated(path, frames, indices)[0] for path in checkpoints])
-    return estimates.mean(axis=0), estimates.std(axis=0, ddof=1)
-
-
 class Comparison(NamedTuple):
     """Models on frames that none of them was trained on.
 
     Attributes:
-        losses: Regime loss of each model as it would be exported, nats, float64 [C, J].
+        losses: Regime loss of each model, nats, float64 [C, J]; not a number without a label.
         errors: Standard error, over segments, of each model's mean loss minus that of the best, float64 [C].
         best: Number of the model with the lowest mean loss; the first of equals.
         frames: Number of frames compared on.
@@ -168,6 +151,8 @@ class Comparison(NamedTuple):
 
 def compare(checkpoints: Sequence[Path], frames: FrameSet, split: Split) -> Comparison:
     """Compare finished models by the regime likelihood on the calibration spans of a split that all of them left alone.
+
+    Networks are compared as they were trained, without maps and scales, which were fitted on such spans.
 
     Lower is better among models of one family; between families (another resolution, another task) a lower regime loss
     need not mean a lower error of the angle.
@@ -184,11 +169,11 @@ def compare(checkpoints: Sequence[Path], frames: FrameSet, split: Split) -> Comp
     counts = np.stack([(labels == level).sum(axis=0) for level in range(len(frames.level_ids))], axis=1) + 0.5
     objective = MechanismLikelihood(frames.log_density, counts / counts.sum(axis=1, keepdims=True))
     loss = np.stack(
-        [-log_likelihood(objective, *_calibrated(path, frames, split.calibration), labels) for path in checkpoints]
+        [-log_likelihood(objective, *_said(path, frames, split.calibration), labels) for path in checkpoints]
     )
     labelled = labels >= 0
-    losses = loss.sum(axis=1) / np.maximum(labelled.sum(axis=0), 1)
     joints = labelled.any(axis=0)
+    losses = np.where(joints, loss.sum(axis=1) / np.maximum(labelled.sum(axis=0), 1), np.nan)
     best = int(losses[:, joints].mean(axis=1).argmin())
     errors = np.zeros(len(loss))
     for number, beyond in enumerate(loss - loss[best]):
@@ -203,7 +188,8 @@ def compare(checkpoints: Sequence[Path], frames: FrameSet, split: Split) -> Comp
 def select(checkpoints: Sequence[Path], frames: FrameSet) -> Comparison:
     """Choose among finished models without labels of pose: the lowest regime loss on frames that none was trained on.
 
-    Of a bag that a model was trained on, its validation and calibration spans count as such; of another bag, all.
+    Of a bag that a model was trained on, its calibration spans count as such (validation spans chose its epoch); of
+    another bag, all.
 
     Args:
         checkpoints: Finished models, at least one.
@@ -215,11 +201,11 @@ def select(checkpoints: Sequence[Path], frames: FrameSet) -> Comparison:
     labels = frames.labels.copy()
     for path in checkpoints:
         content = load_checkpoint(path)
-        if content["frames"]["bag_hash"] != frames.bag_hash:
+        if frames.bag_hash not in bags_of(content):
             continue
         own = split_spans(frames, span_s=content["config"]["span_s"], seed=content["config"]["seed"])
         left = np.zeros(len(frames), dtype=np.bool_)
-        left[own.validation] = left[own.calibration] = True
+        left[own.calibration] = True
         labels[~left] = -1
         labels[own.labels < 0] = -1
     chosen = np.flatnonzero((labels >= 0).any(axis=1))
@@ -231,12 +217,12 @@ def select(checkpoints: Sequence[Path], frames: FrameSet) -> Comparison:
     return compare(checkpoints, frames, Split(chosen, chosen, chosen, labels))
 
 
-def _calibrated(
+def _said(
     checkpoint: Path, frames: FrameSet, indices: NDArray[np.int64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Location and log width [n, J] that a finished model gives chosen frames."""
+    """Location and log width [n, J] that a finished model's network gives chosen frames."""
     content = load_checkpoint(checkpoint)
     if content["calibration"] is None:
         raise TrainingError(f"{checkpoint}: its training did not end; continue it with `ropes train --resume`")
     angle, log_std, _ = predict(load_net(content), frames, indices)
-    return Calibration.from_dict(content["calibration"]).place(angle, log_std)
+    return angle, log_std

@@ -11,6 +11,7 @@ score differences of Varici et al., arXiv 2402.00849, sec. 4.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -38,12 +39,15 @@ def level_posterior(log_density: NDArray[np.float64], shares: NDArray[np.float64
     return posterior
 
 
-def level_shares(labels: NDArray[np.int16], levels: int) -> NDArray[np.float64]:
+def level_shares(
+    labels: NDArray[np.int16], joint_names: Sequence[str], level_ids: Sequence[str]
+) -> NDArray[np.float64]:
     """Share of labelled frames at each level.
 
     Args:
         labels: int16 [N, J], -1 where a joint is in no regime.
-        levels: Number of levels K.
+        joint_names: Names of the J joints.
+        level_ids: Names of the K levels.
 
     Returns:
         float64 [J, K], rows sum to 1; equal shares for a joint that is never in a regime, whose levels do not count.
@@ -51,13 +55,13 @@ def level_shares(labels: NDArray[np.int16], levels: int) -> NDArray[np.float64]:
     Raises:
         TrainingError: A joint visits some of the levels, but not all.
     """
-    counts = np.stack([(labels == level).sum(axis=0) for level in range(levels)], axis=1).astype(np.float64)
+    counts = np.stack([(labels == level).sum(axis=0) for level in range(len(level_ids))], axis=1).astype(np.float64)
     counts[(counts == 0).all(axis=1)] = 1.0
     if (counts == 0).any():
         joint, level = np.argwhere(counts == 0)[0]
         raise TrainingError(
-            f"joint number {joint + 1} has no training frame at level number {level + 1}: record longer "
-            "(every joint must visit every level several times)"
+            f"joint {joint_names[joint]} has no training frame at level {level_ids[level]}: record longer (every joint "
+            "must visit every level several times)"
         )
     shares: NDArray[np.float64] = counts / counts.sum(axis=1, keepdims=True)
     return shares

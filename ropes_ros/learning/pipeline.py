@@ -13,7 +13,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from ropes_ros.dataset import FrameSet
+from ropes_ros.errors import TrainingError
 from ropes_ros.learning.checkpoint import CHECKPOINT_FILE, load_checkpoint, load_net
 from ropes_ros.learning.mechanism import MechanismLikelihood, level_shares
 from ropes_ros.learning.refine import RefineConfig, refine
@@ -30,6 +33,26 @@ from ropes_ros.robot import Robot
 
 FIRST = "first"
 """Folder, within that of a run, of the first network's checkpoint."""
+
+
+def _check_robot(frames: FrameSet, robot: Robot) -> None:
+    """Refuse a robot whose joints or commanded box are not those that were recorded."""
+    if tuple(robot.joint_names) != frames.joint_names:
+        raise TrainingError(
+            f"the recording is of joints {', '.join(frames.joint_names)}, the preset of {robot.name!r} has "
+            f"{', '.join(robot.joint_names)}: name the preset of the robot that was recorded (--robot FILE)"
+        )
+    boxes = {"home": (frames.home, robot.home), "half_range": (frames.half_range, robot.half_range)}
+    for what, (ours, theirs) in boxes.items():
+        if not len(ours):  # not known of these frames
+            continue
+        apart = np.flatnonzero(~np.isclose(ours, theirs, rtol=1e-9, atol=1e-9))
+        if len(apart):
+            joint = int(apart[0])
+            raise TrainingError(
+                f"joint {frames.joint_names[joint]}: {what} is {theirs[joint]} in the preset of {robot.name!r}, "
+                f"{ours[joint]} was commanded: name the preset that the schedule was made for (--robot FILE)"
+            )
 
 
 @dataclass(frozen=True)
@@ -81,9 +104,12 @@ def learn(
         on_phase: Called with what is done next, where that takes long and no step is told.
 
     Raises:
-        TrainingError: Nothing can be learned from the recording, a setting is unknown, a checkpoint does not fit.
+        TrainingError: Nothing can be learned from the recording, it is of another robot, a setting is unknown, a
+            checkpoint does not fit.
     """
     config = config or TrainConfig()
+    if robot is not None:
+        _check_robot(frames, robot)
     started = time.monotonic()
     first = train(
         frames,
@@ -120,9 +146,8 @@ def learn(
         on_phase("checking on held-out spans what was learned, and whether anything but the pose tells levels")
     prepared = prepare(frames, span_s=config.span_s, seed=config.seed)
     content = load_checkpoint(out_dir / CHECKPOINT_FILE)
-    objective = MechanismLikelihood(
-        frames.log_density, level_shares(prepared.split.labels[prepared.split.train], len(frames.level_ids))
-    )
+    shares = level_shares(prepared.split.labels[prepared.split.train], frames.joint_names, frames.level_ids)
+    objective = MechanismLikelihood(frames.log_density, shares)
     report = leakage(load_net(content), frames, prepared.split, objective, control=prepared.control)
     result = replace(result, seconds=time.monotonic() - started)
     return Learned(result, bool(content.get("refined")), (*prepared.findings, *report.sentences))

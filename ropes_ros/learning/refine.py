@@ -5,7 +5,7 @@
 
 Needs the robot's kinematics and the recording's pixels, no labels beyond those of the first stage. The second network
 is given guesses off the first one's angles by a known random amount, so that it learns to look where the arm is rather
-than to repeat the guess. It is kept only if the regime loss on held-out spans falls.
+than to repeat the guess. It is kept only if the loss on held-out spans falls.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from ropes_ros.learning.calibrate import calibrate, log_likelihood, predict
 from ropes_ros.learning.camera import FRAMES, find_camera
 from ropes_ros.learning.checkpoint import (
     CHECKPOINT_FILE,
+    bags_of,
     find_checkpoint,
     load_checkpoint,
     load_net,
@@ -62,6 +63,8 @@ HIDING = 1.5
 COVERED = 0.95
 """Share of changed guesses whose glimpses lie wholly within the cuttings, unless those would pass `MARGIN`."""
 _CHUNK = 256
+_KEPT = ("config", "bag_hash", "schedule_hash", "init", "findings", "supervision")
+"""Entries of the first network's checkpoint that the second one's takes over."""
 
 
 @dataclass(frozen=True)
@@ -192,11 +195,13 @@ def refine(
     first = TrainConfig(**content["config"])
     base: Any = load_net(content)
     split, seed = prepare(frames, span_s=first.span_s, seed=first.seed).split, first.seed
-    shares = level_shares(split.labels[split.train], len(frames.level_ids))
+    shares = level_shares(split.labels[split.train], frames.joint_names, frames.level_ids)
     objective = MechanismLikelihood(frames.log_density, shares)
-    floor = float(objective.floor.mean())
+    labelled = (split.labels[split.train] >= 0).any(axis=0)
+    floor = float(objective.floor.double().numpy()[labelled].mean())
     wanted = np.sort(np.concatenate([split.train, split.validation]))
     found = predict(base, frames, wanted)
+    validated = np.isin(wanted, split.validation)
     guess = np.zeros((len(frames), len(frames.joint_names)))
     guess[wanted] = bounded(torch.from_numpy(found.angle)).numpy()
     loss = np.full(guess.shape, np.nan)
@@ -224,10 +229,11 @@ def refine(
             bfloat16=takes_bfloat16(first.precision, device),
         )
         history = stage.fit(on_step, None if on_epoch is None else partial(_with_floor, on_epoch, floor))
+        before = stage.held_out_of(found.angle[validated], found.log_std[validated])
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     best = min(history, key=lambda entry: entry.validation_loss)
-    refined = task is not None or best.validation_loss < float(content["progress"][2])
+    refined = best.validation_loss < before
     net: Any = cascade if refined else base
     if on_phase is not None:
         on_phase("calibrating on spans kept out of training, from the recording's own pixels")
@@ -236,13 +242,14 @@ def refine(
     save_checkpoint(
         out_dir / CHECKPOINT_FILE,
         {
-            **{key: content[key] for key in ("config", "bag_hash", "schedule_hash", "init", "findings", "supervision")},
+            **{key: content[key] for key in _KEPT},
+            "bags": list(bags_of(content)),
             "refinement": {**asdict(config), "jitter": jitter},
             "refined": refined,
             "architecture": net.architecture(),
             "frames": frames.description(),
             "best": net.state_dict(),
-            "progress": [0, 0, best.validation_loss, best.epoch] if refined else content["progress"],
+            "progress": [0, 0, best.validation_loss, len(earlier) + best.epoch] if refined else content["progress"],
             "history": [asdict(entry) for entry in (*earlier, *history)],
             "calibration": calibration.to_dict(),
         },
@@ -429,6 +436,25 @@ class _Stage:
         index, guesses = torch.from_numpy(chosen), torch.from_numpy(guess).float()
         moved, labels, index = (part.to(self.device) for part in (glimpses, labels, index))
         return Batch(moved, None, None, labels, index), guesses.to(self.device)
+
+    @torch.no_grad()
+    def held_out_of(self, angle: NDArray[np.float64], log_std: NDArray[np.float64]) -> float:
+        """The loss on validation spans of what the first network says of them, float64 [n, J] each."""
+        self.loss_of.eval()
+        total = 0.0
+        for start in range(0, len(angle), _CHUNK):
+            part = slice(start, start + _CHUNK)
+            chosen = self.split.validation[part]
+            said = [torch.from_numpy(values[part]).float().to(self.device) for values in (angle, log_std)]
+            prediction = Prediction(said[0], said[1], said[0][:, :0])
+            labels, index = (
+                torch.from_numpy(values).to(self.device)
+                for values in (self.split.labels[chosen].astype(np.int64), chosen)
+            )
+            loss, _ = self.loss_of(lambda _, said=prediction: said, Batch(said[0], None, None, labels, index))
+            total += float(loss) * len(chosen)
+        self.loss_of.train()
+        return total / len(angle)
 
     @torch.no_grad()
     def _held_out(self) -> float:

@@ -35,7 +35,7 @@ from ropes_ros.learning import networks
 from ropes_ros.learning.align import AlignedNet, Alignment, align
 from ropes_ros.learning.augmentation import to_input
 from ropes_ros.learning.calibrate import Calibration, calibrate
-from ropes_ros.learning.checkpoint import CHECKPOINT_FILE, save_checkpoint
+from ropes_ros.learning.checkpoint import CHECKPOINT_FILE, provenance, save_checkpoint
 from ropes_ros.learning.mechanism import MechanismLikelihood, level_shares
 from ropes_ros.learning.networks import LOG_STD_RANGE, Prediction
 from ropes_ros.learning.optimisation import takes_bfloat16
@@ -52,6 +52,7 @@ from ropes_ros.learning.scores import (
 )
 from ropes_ros.learning.tasks import LEVELS_ONLY
 from ropes_ros.learning.train import Epoch, Progress, TrainResult
+from ropes_ros.learning.validation import check_images
 
 PERMUTATIONS = ("commands", "found")
 LEAST_FRAMES = 50
@@ -74,7 +75,7 @@ class RopesConfig:
         autoencoder_epochs, classifier_epochs, latent_epochs: Passes of the three stages.
         autoencoder_rate, classifier_rate, latent_rate: Their learning rates (Adam).
         weight_decay: L2 penalty of all three.
-        reconstruction: lambda.
+        reconstruction: lambda, as in ROPES; GSCALE-I's public code has 1 as its default.
         batch_size: Frames a step.
         precision: Of the autoencoder's products, as `TrainConfig` has it; all that scores come from stays float32.
         levels: Ids of the two levels to compare; None: see `level_pairs`.
@@ -223,7 +224,8 @@ def train_ropes(
         on_epoch: Called after each epoch of stage 3 with the log entry and the Bayes floor.
 
     Raises:
-        TrainingError: Images of another size, levels that give no pairs of regimes, or too few frames.
+        TrainingError: Images of another size or that do not change, levels that give no pairs of regimes, or too few
+            frames.
     """
     config = config or RopesConfig()
     if config.permutation not in PERMUTATIONS:
@@ -259,7 +261,7 @@ def train_ropes(
             "progress": [len(history), run.done, history[-1].validation_loss, len(history)],
             "history": [asdict(entry) for entry in history],
             "calibration": calibration.to_dict(),
-            "supervision": LEVELS_ONLY,
+            **provenance(LEVELS_ONLY, frames.bag_hash, None),
             "notes": notes,
         },
     )
@@ -285,8 +287,10 @@ class _Run:
     def __init__(self, frames: FrameSet, config: RopesConfig, on_step: Progress | None) -> None:
         self.frames, self.config, self.on_step = frames, config, on_step
         self.split: Split = split_spans(frames, span_s=config.span_s, seed=config.seed)
+        check_images(frames, self.split)
         self.objective = MechanismLikelihood(
-            frames.log_density, level_shares(self.split.labels[self.split.train], len(frames.level_ids))
+            frames.log_density,
+            level_shares(self.split.labels[self.split.train], frames.joint_names, frames.level_ids),
         )
         self.floor = float(self.objective.floor.mean())
         self.rng = np.random.default_rng(config.seed)

@@ -81,7 +81,6 @@ class CommandTask(Task):
         noise: float [N, J], half ranges, added to each frame's command; None for none.
     """
 
-    supervision = "the commanded positions, frame by frame; no measured pose"
     knots_s: Tensor
     knots_u: Tensor
     stamps_s: Tensor
@@ -98,6 +97,7 @@ class CommandTask(Task):
         noise: NDArray[np.float64] | None = None,
     ) -> None:
         super().__init__()
+        self.supervision = f"the commanded positions of {track.source}, frame by frame; no measured pose"
         joints = track.u.shape[1]
         start = int(track.times_ns[0])
         blank = np.zeros((len(stamps_ns), joints)) if noise is None else noise

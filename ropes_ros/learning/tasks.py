@@ -44,6 +44,10 @@ _SAMPLE = 512
 """Frames from which the pixels' variance is taken."""
 
 
+REGIME_LOSSES = ("mechanism", "refinement", "ropes")
+"""Names in a training's history whose losses are regime losses, where it was told levels only."""
+
+
 class Batch(NamedTuple):
     """What one step of training sees of N frames.
 

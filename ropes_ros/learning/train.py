@@ -6,7 +6,8 @@
 The loss is a task (what the latent must keep) plus a weighted constraint (what structure it has), see
 `ropes_ros.learning.tasks` and `ropes_ros.learning.constraints`; the default task is the likelihood of the level that
 each joint was commanded at. Time is cut into contiguous spans: training, validation (the epoch to keep is the one with
-the lowest loss there) and calibration (the scale of the standard deviation and the threshold of novelty).
+the task's lowest loss there; the constraint has no say in it) and calibration (the scale of the standard deviation and
+the threshold of novelty).
 """
 
 from __future__ import annotations
@@ -32,9 +33,14 @@ from ropes_ros.learning.align import AlignedNet, aligned
 from ropes_ros.learning.augmentation import Augmentation
 from ropes_ros.learning.board import Board
 from ropes_ros.learning.calibrate import Calibration, calibrate
-from ropes_ros.learning.checkpoint import CHECKPOINT_FILE, encoder_of, find_checkpoint, save_checkpoint
-from ropes_ros.learning.checkpoint import CHECKPOINT_VERSION as CHECKPOINT_VERSION
-from ropes_ros.learning.checkpoint import load_checkpoint as load_checkpoint
+from ropes_ros.learning.checkpoint import (
+    CHECKPOINT_FILE,
+    encoder_of,
+    find_checkpoint,
+    load_checkpoint,
+    provenance,
+    save_checkpoint,
+)
 from ropes_ros.learning.constraints import Constraint, make_constraint
 from ropes_ros.learning.distributed import World, joined
 from ropes_ros.learning.loader import Loader, batches, block_length, shuffled
@@ -272,10 +278,11 @@ class _Run:
         except OSError as error:
             raise TrainingError(f"{out_dir}: cannot be made ({error.strerror}); choose another folder") from None
         self.split, _, self.findings = prepare(frames, span_s=config.span_s, seed=config.seed)
-        self.shares = level_shares(self.split.labels[self.split.train], len(frames.level_ids))
+        self.shares = level_shares(self.split.labels[self.split.train], frames.joint_names, frames.level_ids)
         self.objective = MechanismLikelihood(frames.log_density, self.shares)
         self.floor = float(self.objective.floor[self._labelled()].mean())
         self.init = None if init is None else find_checkpoint(init)
+        self.start = None if self.init is None else load_checkpoint(self.init)
         self.stages = _stages(config, task, frames, self.split)
         self.steps = sum(stage.steps * stage.epochs for stage in self.stages)
         self.identity = {
@@ -458,8 +465,8 @@ class _Run:
         net = AngleNet(
             config.image_size, len(self.frames.joint_names), backbone=config.backbone, dropout=config.dropout
         )
-        if self.init is not None:
-            _start_from(net, self.init)
+        if self.start is not None:
+            _start_from(net, self.start, self.init)
         if pretrained is not None:
             kept = {name: value for name, value in pretrained.items() if not name.startswith("head.")}
             net.load_state_dict(kept, strict=False)
@@ -504,7 +511,7 @@ class _Run:
                 "architecture": best.architecture(),
                 "frames": self.frames.description(),
                 "findings": list(self.findings),
-                "supervision": state.loss.task.supervision,
+                **provenance(state.loss.task.supervision, self.frames.bag_hash, self.start),
                 "net": state.loss.net.state_dict(),
                 "task": state.loss.task.state_dict(),
                 "constraint": state.loss.constraint.state_dict(),
@@ -569,21 +576,31 @@ def _stages(config: TrainConfig, task: TaskFactory | None, frames: FrameSet, spl
     return stages
 
 
-def _start_from(net: AngleNet, path: Path) -> None:
-    """Take over the weights of a checkpoint of an equal network."""
-    architecture, weights = encoder_of(load_checkpoint(path))
-    ours, theirs = ({**part, "dropout": None} for part in (net.architecture(), architecture))
+def _start_from(net: AngleNet, content: dict[str, Any], path: Path | None) -> None:
+    """Take over the weights of a checkpoint of an equal network, but for a codebook, which is learned anew."""
+    architecture, weights = encoder_of(content)
+    ours, theirs = ({**part, "dropout": None, "codes": None} for part in (net.architecture(), architecture))
     if ours != theirs:
         names = ", ".join(sorted(name for name in {*ours, *theirs} if ours.get(name) != theirs.get(name)))
         raise TrainingError(f"{path}: its network differs in {names}: train with the same settings to start from it")
-    net.load_state_dict(weights)
+    net.load_state_dict({name: value for name, value in weights.items() if name != "codebook"})
 
 
 def _restore(state: _State, content: dict[str, Any], *, whole: bool) -> None:
-    """Continue from a checkpoint; `whole` where it was written within the same stage."""
+    """Continue from a checkpoint; `whole` where it was written within the same stage.
+
+    Raises:
+        TrainingError: It was told something else.
+    """
     state.epoch, state.step, best_loss, best_epoch = content["progress"]
     state.history = [Epoch(**entry) for entry in content["history"]]
     if whole:
+        told = state.loss.task.supervision
+        if not str(content["supervision"]).startswith(told):
+            raise TrainingError(
+                f"the checkpoint was told {content['supervision']!r}, this training {told!r}: train without --resume "
+                "or into another folder"
+            )
         state.loss.net.load_state_dict(content["net"])
         state.loss.task.load_state_dict(content["task"])
         state.loss.constraint.load_state_dict(content["constraint"])

@@ -12,6 +12,7 @@ Both results hold plain sentences for the user, one a finding, none where all is
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -21,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from ropes_ros.dataset import FrameSet, Split, split_spans
+from ropes_ros.dataset import FrameSet, Split, crossing, split_spans
 from ropes_ros.errors import TrainingError
 from ropes_ros.learning.calibrate import log_likelihood, mean_over_segments, predict
 from ropes_ros.learning.mechanism import MechanismLikelihood
@@ -161,7 +162,7 @@ def check(frames: FrameSet, split: Split) -> Identifiability:
         TrainingError: The images are no uint8, do not change, or do not change within a level; or no joint can be
             identified. It names the joint and the level.
     """
-    _check_images(frames, split)
+    check_images(frames, split)
     reasons = tuple(_reason(frames, split, joint) for joint in range(len(frames.joint_names)))
     identified = np.array([not reason for reason in reasons])
     if not identified.any():
@@ -244,7 +245,7 @@ def leakage(
     return replace(report, sentences=_findings(report))
 
 
-def _check_images(frames: FrameSet, split: Split) -> None:
+def check_images(frames: FrameSet, split: Split) -> None:
     """Refuse images from which nothing can be learned; see `check`."""
     if frames.images.dtype != np.uint8 or frames.images.ndim != 4 or frames.images.shape[3] != 3:
         raise TrainingError(
@@ -286,6 +287,9 @@ def _reason(frames: FrameSet, split: Split, joint: int) -> str:
     visited = np.flatnonzero(counts)
     if len(visited) < 2:
         return f"it only ever is at level {frames.level_ids[visited[0]]}; two levels at least are needed"
+    if len(visited) < len(counts):
+        level = frames.level_ids[int(np.argmin(counts))]
+        return f"no frame of it at level {level} is in the training spans; record longer"
     log_density = frames.log_density[joint, visited]
     finite = np.isfinite(log_density).all(axis=1)
     if not finite.all():
@@ -387,7 +391,10 @@ def _gain(
         fitted, out = half == number, half != number
         told = [_told(offset, features, labels, weight, fitted)[out, labels[out]] for features in (about_angle, both)]
         gained[out] = told[1] - told[0]
-    return mean_over_segments(gained, segments)
+    whole = ~crossing(segments[:, None], half)[:, 0]
+    if not whole.any():
+        return math.nan, math.nan
+    return mean_over_segments(gained[whole], segments[whole])
 
 
 def _told(

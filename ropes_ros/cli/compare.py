@@ -1,0 +1,58 @@
+"""`ropes compare`: which of several trained networks to keep, told by commanded levels alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+
+from ropes_ros.cli.learn import cache_dir, need
+from ropes_ros.cli.output import Json, TopicsOption, console, print_json, print_table, topics_by_role
+from ropes_ros.errors import TrainingError
+
+
+def compare(
+    bag: Annotated[Path, typer.Argument(help="Intervention bag to compare on; one that none was trained on is best.")],
+    checkpoints: Annotated[list[Path], typer.Argument(help="Two or more checkpoint.pt, or folders that hold one.")],
+    topic: TopicsOption = None,
+    cache: Annotated[
+        Path | None, typer.Option(help="Folder for resized images; may be deleted at any time.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Choose among trained networks without a measured pose: the lowest regime loss on frames that none has seen."""
+    need("torch", "train")
+    from ropes_ros.dataset import load_frames
+    from ropes_ros.learning.checkpoint import find_checkpoint, load_checkpoint
+    from ropes_ros.learning.ensemble import select
+
+    if len(checkpoints) < 2:
+        raise TrainingError(f"{checkpoints[0]}: name two checkpoints or more to choose among")
+    paths = [find_checkpoint(path) for path in checkpoints]
+    sizes = {path: tuple(load_checkpoint(path)["config"]["image_size"]) for path in paths}
+    if len(set(sizes.values())) > 1:
+        told = ", ".join(f"{path} {width}x{height}" for path, (width, height) in sizes.items())
+        raise TrainingError(f"networks of different image sizes do not compare ({told}): choose among equals")
+    frames = load_frames(bag, size=sizes[paths[0]], cache_dir=cache or cache_dir(), topics=topics_by_role(topic))
+    result = select(paths, frames)
+    means = [float(np.nanmean(losses)) for losses in result.losses]
+    if as_json:
+        print_json(
+            {
+                "best": str(paths[result.best]),
+                "frames": result.frames,
+                "models": [
+                    {"checkpoint": str(path), "regime_loss": mean, "error_of_difference": float(error)}
+                    for path, mean, error in zip(paths, means, result.errors, strict=True)
+                ],
+            }
+        )
+        return
+    rows = [
+        (str(path), f"{mean:.4f}", "best" if number == result.best else f"± {error:.4f}")
+        for number, (path, mean, error) in enumerate(zip(paths, means, result.errors, strict=True))
+    ]
+    print_table(["checkpoint", "regime loss, nats", "error of the difference to the best"], rows)
+    console.print(f"on {result.frames} frames that none was trained on; no measured pose was read")
