@@ -190,6 +190,23 @@ def load_frames(
         )
 
 
+def load_labels(bag: Bag, stamps_ns: NDArray[np.int64]) -> NDArray[np.int16]:
+    """The level that each joint was commanded at by a bag's regime messages, without its images.
+
+    Args:
+        bag: An open bag.
+        stamps_ns: int64 [N], times in nanoseconds since the epoch.
+
+    Returns:
+        Index of the level, int16 [N, J], -1 for none.
+
+    Raises:
+        BagError: The bag lacks a schedule or its regimes, or the two do not agree.
+    """
+    messages = [message.data for message in bag.messages([bag.topic("regime")])]
+    return _timeline(bag, messages, bag.schedule).labels_at(stamps_ns)
+
+
 def split_spans(
     frames: FrameSet,
     *,

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
@@ -30,14 +31,17 @@ from rich.table import Table
 from ropes_ros import __version__
 from ropes_ros.bags import open_bag
 from ropes_ros.cdr import header_stamp
+from ropes_ros.encoder import LEVELS_ONLY
 from ropes_ros.errors import ModelError, RopesError, RuntimeSetupError
 from ropes_ros.processes import Processes, has_ros, node_command
 from ropes_ros.regimes import Schedule, make_schedule
 from ropes_ros.robot import Robot, load_robot
 
 if TYPE_CHECKING:
+    from ropes_ros.dataset import FrameSet
     from ropes_ros.evaluation import Estimates
-    from ropes_ros.learning.train import TrainResult
+    from ropes_ros.learning.pipeline import Learned
+    from ropes_ros.report import TrainingCurve
 
 ESTIMATE_TOPIC = "/estimator/joint_states"
 READY_SECONDS = 60.0
@@ -170,13 +174,13 @@ def run_demo(config: DemoConfig, console: Console) -> dict[str, Any]:
         _stage(console, 1, "record interventions", f"{config.record_s / 60:.0f} simulated minutes")
         _record(config, monitor, console)
         _stage(console, 2, "learn from regimes", "no measured pose")
-        training = _learn(config, robot, console)
+        learned, frames = _learn(config, robot, console)
         _stage(console, 3, "export", "ONNX, checked against torch")
-        model = _export(training, out)
+        model = _export(learned, out)
         _stage(console, 4, "estimate live", f"{config.live_s:.0f} s of motion never commanded before, real time")
         counters = _live(config, model, monitor, console)
     _stage(console, 5, "report", str(out / "report.html"))
-    figures = _report(config, robot, schedule, training, counters)
+    figures = _report(config, robot, schedule, learned, frames, counters, console)
     _print_figures(figures, console)
     return figures
 
@@ -204,6 +208,11 @@ def _prepare(out: Path) -> None:
 
 def _stage(console: Console, number: int, title: str, detail: str) -> None:
     console.print(f"[bold]{number}/5 {title}[/bold]  {detail}")
+
+
+def _next(console: Console, what: str) -> None:
+    """Say what is done now, where it takes long and no bar shows it."""
+    console.print(f"   {what} ...", markup=False)
 
 
 @contextmanager
@@ -298,7 +307,8 @@ def _sim_parameters(config: DemoConfig) -> dict[str, object]:
     }
 
 
-def _learn(config: DemoConfig, robot: Robot, console: Console) -> TrainResult:
+def _learn(config: DemoConfig, robot: Robot, console: Console) -> tuple[Learned, FrameSet]:
+    """Training, and the frames that it was given."""
     from ropes_ros.dataset import load_frames
     from ropes_ros.learning.pipeline import learn
     from ropes_ros.learning.refine import RefineConfig
@@ -334,16 +344,17 @@ def _learn(config: DemoConfig, robot: Robot, console: Console) -> TrainResult:
             refinement=RefineConfig(epochs=config.refine_epochs),
             on_step=on_step,
             on_epoch=on_epoch,
+            on_phase=partial(_next, console),
         )
     for finding in learned.findings:
         console.print(f"   note: {finding}", style="yellow", markup=False)
-    return learned.result
+    return learned, frames
 
 
-def _export(training: TrainResult, out: Path) -> Path:
+def _export(learned: Learned, out: Path) -> Path:
     from ropes_ros.export import export
 
-    return export(training.checkpoint, out / "model")
+    return export(learned.result.checkpoint, out / "model")
 
 
 def _live(config: DemoConfig, model: Path, monitor: Monitor, console: Console) -> dict[str, int]:
@@ -381,13 +392,19 @@ def _live(config: DemoConfig, model: Path, monitor: Monitor, console: Console) -
 
 
 def _report(
-    config: DemoConfig, robot: Robot, schedule: Schedule, training: TrainResult, counters: Mapping[str, int]
+    config: DemoConfig,
+    robot: Robot,
+    schedule: Schedule,
+    learned: Learned,
+    frames: FrameSet,
+    counters: Mapping[str, int],
+    console: Console,
 ) -> dict[str, Any]:
+    from ropes_ros.commands import load_commands
     from ropes_ros.encoder import load_encoder
     from ropes_ros.evaluation import compare, estimate_bag, read_images, read_published
-    from ropes_ros.motion import Trajectory
     from ropes_ros.overlay import PinholeCamera
-    from ropes_ros.report import TrainingCurve, write_report
+    from ropes_ros.report import write_report
     from ropes_ros.sim.arm import SimArm
 
     live = config.out / "live"
@@ -399,17 +416,20 @@ def _report(
         raise RopesError(f"{live}: the estimator published nothing while the arm moved; see {config.out / 'logs'}")
     estimates = published.select(moving)
     evaluation = compare(robot, estimates, live)
-    single = estimate_bag(load_encoder(config.out / "model", robot=config.robot), live)
+    _next(console, "running the new and the shipped model over the frames one by one")
+    encoder = load_encoder(config.out / "model", robot=config.robot)
+    single = estimate_bag(encoder, live)
     offered = single.select((single.stamps_ns >= start_ns) & (single.stamps_ns < end_ns))
     per_frame = compare(robot, single.select(np.isin(single.stamps_ns, estimates.stamps_ns)), live)
     with open_bag(config.out / "record") as bag:
         header = bag.header
-        frames = bag.topics[bag.topic("image")].count
+        recorded = bag.topics[bag.topic("image")].count
     metrics = evaluation.metrics
     figures: dict[str, Any] = {
-        "frames_recorded": frames,
+        "frames_recorded": recorded,
         "frames_dropped": sum(header.drops.values()) if header is not None else 0,
-        "train_seconds": round(training.seconds, 1),
+        "labelled_share": (frames.labels >= 0).mean(axis=0).tolist(),
+        "train_seconds": round(learned.result.seconds, 1),
         "mcc": metrics.mcc,
         "r2": metrics.r2,
         "joint_mae_deg": metrics.mae_deg.tolist(),
@@ -422,13 +442,15 @@ def _report(
         "coverage_1_std": per_frame.coverage["1"].tolist(),
         "coverage_2_std": per_frame.coverage["2"].tolist(),
         "shipped_model": _shipped(robot, live, published.stamps_ns[moving]),
-        "pose_labels_used": 0,
+        "pose_labels_used": pose_labels_used(encoder.info.supervision),
+        "supervision": encoder.info.supervision,
         "level_label_noise": schedule.label_noise,
+        "findings": list(learned.findings),
         "robot": robot.name,
         "seed": config.seed,
         "versions": _versions(),
     }
-    times = np.arange(0, schedule.duration_ns, int(1e9 / config.camera_rate), dtype=np.int64)
+    _next(console, "reading back what was commanded, and drawing")
     arm = SimArm(robot, *config.camera, render=False)
     with open_bag(live) as bag:
         samples = _samples(read_images(bag), estimates.stamps_ns, estimates.position)
@@ -439,14 +461,10 @@ def _report(
         robot=robot,
         evaluation=evaluation,
         per_frame=per_frame,
-        curve=TrainingCurve(
-            [entry.training_loss for entry in training.history],
-            [entry.validation_loss for entry in training.history],
-            training.floor,
-        ),
+        curve=_curve(learned),
         schedule=schedule,
-        commanded=robot.normalise(Trajectory(robot, schedule).positions_at(times)),
-        labels=schedule.labels_at(times),
+        commanded=load_commands(config.out / "record", robot).at(frames.stamps_ns),
+        labels=frames.labels,
         samples=samples,
         camera=PinholeCamera.from_pose(arm.intrinsics(), position, quaternion),
     )
@@ -454,6 +472,25 @@ def _report(
     temporary.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
     os.replace(temporary, config.out / "report.json")
     return figures
+
+
+def pose_labels_used(supervision: str) -> int | str:
+    """How many measured poses a model was told in training, by what its file says: none, or that in its words."""
+    return 0 if supervision == LEVELS_ONLY else supervision
+
+
+def _curve(learned: Learned) -> TrainingCurve:
+    """Losses of both networks, one after the other."""
+    from ropes_ros.report import TrainingCurve
+
+    history = learned.result.history
+    second = "second look" if learned.refined else "second look, not kept"
+    return TrainingCurve(
+        [entry.training_loss for entry in history],
+        [entry.validation_loss for entry in history],
+        [second if entry.task == "refinement" else "first network" for entry in history],
+        learned.result.floor,
+    )
 
 
 def _shipped(robot: Robot, live: Path, stamps_ns: NDArray[np.int64]) -> dict[str, float] | None:
@@ -472,14 +509,6 @@ def _shipped(robot: Robot, live: Path, stamps_ns: NDArray[np.int64]) -> dict[str
         "mean_joint_mae_deg": metrics.mean_mae_deg,
         "tip_error_mm_median": metrics.tip_error_mm_median,
     }
-
-
-def in_one_line(shipped: Mapping[str, float]) -> str:
-    """What `_shipped` found, in words."""
-    return (
-        f"{shipped['mean_joint_mae_deg']:.1f} deg, {shipped['tip_error_mm_median']:.0f} mm, MCC {shipped['mcc']:.3f} "
-        "on the same frames one by one, from more training and other recordings"
-    )
 
 
 def account(offered: Estimates, published_ns: NDArray[np.int64]) -> dict[str, int]:
@@ -533,27 +562,9 @@ def _versions() -> dict[str, str]:
 
 
 def _print_figures(figures: Mapping[str, Any], console: Console) -> None:
+    from ropes_ros.report import main_rows
+
     table = Table(title="Fresh motion, estimated live", title_justify="left", show_header=False)
-    rows = {
-        "mean correlation (MCC)": f"{figures['mcc']:.3f}",
-        "R2": f"{figures['r2']:.3f}",
-        "mean joint error": f"{figures['mean_joint_mae_deg']:.1f} deg",
-        "per joint": ", ".join(f"{value:.1f}" for value in figures["joint_mae_deg"]) + " deg",
-        "median tip error": f"{figures['tip_error_mm_median']:.0f} mm",
-        "frames offered": (
-            f"{figures['frames_offered']}: {figures['estimates_published']} published, of which the figures above "
-            f"speak, {figures['frames_novel']} novel, {figures['frames_lost']} skipped or lost"
-        ),
-        "latency p50 / p99": (
-            f"{figures['estimate_latency_ms_p50']:.1f} / {figures['estimate_latency_ms_p99']:.1f} ms "
-            "(image stamp to receipt of the estimate)"
-        ),
-        "frames recorded / dropped": f"{figures['frames_recorded']} / {figures['frames_dropped']}",
-        "measured poses used": f"{figures['pose_labels_used']} (commanded levels: position labels with a std of "
-        f"{figures['level_label_noise']:.2f} half ranges)",
-    }
-    if figures["shipped_model"] is not None:
-        rows["the model that comes with ropes_ros"] = in_one_line(figures["shipped_model"])
-    for name, value in rows.items():
+    for name, value in main_rows(figures).items():
         table.add_row(name, value)
     console.print(table)

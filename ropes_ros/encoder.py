@@ -26,6 +26,8 @@ SCHEMA_VERSION = 2
 METADATA_KEY = "ropes_ros"
 INPUT = "image"
 OUTPUTS = ("position", "std", "novelty")
+LEVELS_ONLY = "the commanded levels; no measured pose"
+"""`ModelInfo.supervision` of a model that was told nothing else of poses."""
 GPU_PROVIDERS = ("CUDAExecutionProvider", "TensorrtExecutionProvider")
 
 

@@ -15,10 +15,12 @@ from numpy.typing import NDArray
 from ropes_ros.bag_images import decode_image
 from ropes_ros.bags import Bag, open_bag
 from ropes_ros.cdr import header_stamp
+from ropes_ros.dataset import load_labels
 from ropes_ros.encoder import Encoder
 from ropes_ros.errors import BagError, ModelError, RopesError
 from ropes_ros.metrics import JointMetrics, TipRotation, auroc, coverage, joint_metrics, tip_rotation_error_deg
 from ropes_ros.robot import Robot, load_robot
+from ropes_ros.tracking_report import TrackingReport, tracking_report
 from ropes_ros.truth import load_truth
 
 BATCH = 32
@@ -58,6 +60,7 @@ class Evaluation:
         coverage: Share of frames within one and within two std per joint, by "1" and "2"; empty without std.
         uncovered: Frames left out because no joint states were recorded near them.
         in_sample: Whether the model was trained on this very bag.
+        tracking: How well the robot reached what was commanded; None where no schedule and its regimes were recorded.
     """
 
     estimates: Estimates
@@ -67,6 +70,7 @@ class Evaluation:
     coverage: dict[str, NDArray[np.float64]]
     uncovered: int = 0
     in_sample: bool = False
+    tracking: TrackingReport | None = None
 
 
 def read_images(bag: Bag) -> Iterator[tuple[int, NDArray[np.uint8]]]:
@@ -144,7 +148,21 @@ def evaluate(
     with open_bag(bag_path, topics=topics) as bag:
         in_sample = bag.content_hash() in encoder.info.bags
     estimates = estimate_bag(encoder, bag_path, topics=topics)
-    return replace(compare(arm, estimates, bag_path, topics=topics), in_sample=in_sample)
+    result = compare(arm, estimates, bag_path, topics=topics)
+    return replace(result, in_sample=in_sample, tracking=_tracking(arm, result, bag_path, topics))
+
+
+def _tracking(
+    robot: Robot, result: Evaluation, bag_path: Path, topics: Mapping[str, str] | None
+) -> TrackingReport | None:
+    """Commanded against reached positions at the frames of a result; None where the bag does not tell the commanded."""
+    try:
+        with open_bag(bag_path, topics=topics) as bag:
+            schedule = bag.schedule
+            labels = load_labels(bag, result.estimates.stamps_ns)
+    except BagError:  # bags from elsewhere may well hold no regimes: they can be evaluated on all the same
+        return None
+    return tracking_report(schedule, labels, result.truth) if schedule.joint_names == robot.joint_names else None
 
 
 def evaluate_sim(

@@ -6,8 +6,9 @@ import base64
 import html
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,10 +34,11 @@ td+td{font-variant-numeric:tabular-nums}img{max-width:100%}h2{margin-top:2em}p.n
 
 @dataclass(frozen=True)
 class TrainingCurve:
-    """Losses by epoch in nats, and the Bayes floor that follows from the design."""
+    """Losses in nats and name of the stage, by epoch, and the Bayes floor that follows from the design."""
 
     training: Sequence[float]
     validation: Sequence[float]
+    stages: Sequence[str]
     floor: float
 
 
@@ -64,8 +66,8 @@ def write_report(
         per_frame: The encoder's estimates of the same frames, unfiltered, with their standard deviations.
         curve: Losses of training.
         schedule: What was commanded.
-        commanded: Normalised commanded positions at evenly spaced times, float64 [N, J].
-        labels: Level of each joint at the same times, int16 [N, J], -1 for none.
+        commanded: Normalised positions that were commanded at the recorded frames, float64 [N, J].
+        labels: Level of each joint at these frames as recorded, int16 [N, J], -1 for none.
         samples: Camera images, uint8 [H, W, 3], with the angles estimated from them, float64 [J], rad.
         camera: Camera that took them, for the overlay.
 
@@ -80,7 +82,7 @@ def write_report(
     frames = _sample_sheet(robot, samples, camera)
     frames.savefig(path.with_name("frames.png"), dpi=100, bbox_inches="tight")
     sections = [
-        ("Fresh motion, estimated live", _table(figures) + _losses(figures)),
+        ("Fresh motion, estimated live", _table({**main_rows(figures), **_other_rows(figures)}) + _losses(figures)),
         (
             "Frames with the estimated arm drawn over them",
             _embed(frames, "white: forward kinematics of the estimate"),
@@ -93,41 +95,102 @@ def write_report(
             "Training",
             _embed(
                 _training(curve),
-                "regime loss; the floor is what a perfect encoder reaches, so a training loss below it is memory",
+                "regime loss of the first network, then of the second look on top of it; the floor is what a perfect "
+                "encoder reaches, so a training loss below it is memory",
             ),
         ),
+        ("What training found weak", _findings(figures["findings"])),
         (
             "Regimes: what each level commanded, against its designed density",
-            _embed(_occupancy(robot, schedule, commanded, labels), "bars: commanded; lines: designed"),
+            _embed(
+                _occupancy(robot, schedule, commanded, labels),
+                "bars: commanded at the recorded frames, by the regimes in the recording; lines: designed; labelled "
+                f"share of the recorded frames: {_by_joint(robot, figures['labelled_share'])}",
+            ),
         ),
     ]
     body = "\n".join(f"<h2>{html.escape(title)}</h2>\n{content}" for title, content in sections)
     page = (
         f"<!doctype html><html lang='en'><meta charset='utf-8'><title>ropes_ros: {html.escape(robot.name)}</title>"
         f"<style>{_STYLE}</style><h1>ropes_ros on {html.escape(robot.name)}</h1>"
-        "<p>An encoder learned the arm's joint angles from camera frames and commanded regimes. No measured pose was "
-        "used; a commanded level is, statistically, a coarse position label with a standard deviation of "
-        f"{figures['level_label_noise']:.3f} half ranges.</p>{body}</html>"
+        "<p>An encoder learned the arm's joint angles from camera frames. What it was told of poses: "
+        f"{html.escape(figures['supervision'])}. A commanded level is, statistically, a coarse position label with a "
+        f"standard deviation of {figures['level_label_noise']:.3f} half ranges.</p>{body}</html>"
     )
     temporary = path.with_suffix(".partial")
     temporary.write_text(page, encoding="utf-8")
     os.replace(temporary, path)
 
 
-def _table(figures: dict[str, Any]) -> str:
-    def shown(value: Any) -> str:
-        if isinstance(value, float):
-            return f"{value:.4g}"
-        if isinstance(value, list):
-            return ", ".join(f"{entry:.2f}" for entry in value)
-        if isinstance(value, dict):
-            return ", ".join(f"{key} {shown(entry)}" for key, entry in value.items())
-        return str(value)
+def main_rows(figures: Mapping[str, Any]) -> dict[str, str]:
+    """The figures that matter most, by readable names, for the terminal and the page.
 
-    rows = "".join(
-        f"<tr><td>{html.escape(key)}</td><td>{html.escape(shown(value))}</td></tr>" for key, value in figures.items()
-    )
-    return f"<table>{rows}</table>"
+    Args:
+        figures: The content of report.json.
+    """
+    poses = figures["pose_labels_used"]
+    rows = {
+        "mean correlation (MCC)": f"{figures['mcc']:.3f}",
+        "R2": f"{figures['r2']:.3f}",
+        "mean joint error": f"{figures['mean_joint_mae_deg']:.1f} deg",
+        "error per joint": ", ".join(f"{value:.1f}" for value in figures["joint_mae_deg"]) + " deg",
+        "median tip error": f"{figures['tip_error_mm_median']:.0f} mm",
+        "frames offered": (
+            f"{figures['frames_offered']}: {figures['estimates_published']} published, of which the figures above "
+            f"speak, {figures['frames_novel']} novel, {figures['frames_lost']} skipped or lost"
+        ),
+        "latency p50 / p99": (
+            f"{figures['estimate_latency_ms_p50']:.1f} / {figures['estimate_latency_ms_p99']:.1f} ms "
+            "(image stamp to receipt of the estimate)"
+        ),
+        "frames recorded / dropped": f"{figures['frames_recorded']} / {figures['frames_dropped']}",
+        "measured poses used": f"{poses} (commanded levels: position labels with a std of "
+        f"{figures['level_label_noise']:.2f} half ranges)",
+    }
+    shipped = figures["shipped_model"]
+    if shipped is not None:
+        rows["the model that comes with ropes_ros"] = (
+            f"{shipped['mean_joint_mae_deg']:.1f} deg, {shipped['tip_error_mm_median']:.0f} mm, MCC "
+            f"{shipped['mcc']:.3f} on the same frames one by one, from more training and other recordings"
+        )
+    return rows
+
+
+def _other_rows(figures: Mapping[str, Any]) -> dict[str, str]:
+    """The figures that the terminal leaves out, by readable names."""
+
+    def shares(values: Sequence[float]) -> str:
+        return ", ".join(f"{value:.0%}" for value in values)
+
+    counted = figures["estimator_counters"].items()
+    return {
+        "errors within 1 std, per joint": shares(figures["coverage_1_std"]),
+        "errors within 2 std, per joint": shares(figures["coverage_2_std"]),
+        "frames counted by the estimator": ", ".join(f"{value} {name.replace('_', ' ')}" for name, value in counted),
+        "time of training": f"{figures['train_seconds'] / 60.0:.1f} min",
+        "robot": figures["robot"],
+        "seed": str(figures["seed"]),
+        "versions": ", ".join(f"{name} {value}" for name, value in figures["versions"].items()),
+    }
+
+
+def _table(rows: Mapping[str, str]) -> str:
+    cells = (f"<tr><td>{html.escape(name)}</td><td>{html.escape(value)}</td></tr>" for name, value in rows.items())
+    return f"<table>{''.join(cells)}</table><p class='note'>report.json holds these figures unrounded, for scripts.</p>"
+
+
+def _findings(findings: Sequence[str]) -> str:
+    """What training said of joints left out, weak spots and signs of leaks."""
+    if not findings:
+        return (
+            "<p>Nothing: no joint was left out, and there is no sign of memorised moments or of pictures that betray "
+            "the level by anything but the pose.</p>"
+        )
+    return "<ul>" + "".join(f"<li>{html.escape(finding)}</li>" for finding in findings) + "</ul>"
+
+
+def _by_joint(robot: Robot, shares: Sequence[float]) -> str:
+    return ", ".join(f"{name} {share:.0%}" for name, share in zip(robot.joint_names, shares, strict=True))
 
 
 def _losses(figures: dict[str, Any]) -> str:
@@ -220,13 +283,26 @@ def _tip_histogram(evaluation: Evaluation) -> Figure:
 
 def _training(curve: TrainingCurve) -> Figure:
     figure, axes = _grid(1, 8.0, 2.8, columns=1)
-    epochs = np.arange(1, len(curve.training) + 1)
-    axes[0].plot(epochs, curve.training, marker=".", label="training (augmented)")
-    axes[0].plot(epochs, curve.validation, marker=".", label="held-out spans")
-    axes[0].axhline(curve.floor, color="0.3", linestyle="--", label="Bayes floor")
-    axes[0].set_xlabel("epoch")
-    axes[0].set_ylabel("nats")
-    axes[0].legend()
+    axis = axes[0]
+    starts = [number for number in range(1, len(curve.stages)) if curve.stages[number] != curve.stages[number - 1]]
+    edges = [0, *starts, len(curve.stages)]
+    for losses, label, colour in (
+        (curve.training, "training (augmented)", "C0"),
+        (curve.validation, "held-out spans", "C1"),
+    ):
+        for begin, end in pairwise(edges):
+            line = axis.plot(range(begin + 1, end + 1), losses[begin:end], marker=".", color=colour)[0]
+            line.set_label(label if begin == 0 else "_")
+    axis.axhline(curve.floor, color="0.3", linestyle="--", label="Bayes floor")
+    for start in starts:
+        axis.axvline(start + 0.5, color="0.6", linewidth=1)
+    for begin, end in pairwise(edges):
+        middle = 0.5 * (begin + 1 + end)
+        axis.text(middle, 1.02, curve.stages[begin], ha="center", transform=axis.get_xaxis_transform(), fontsize=9)
+    axis.xaxis.get_major_locator().set_params(integer=True)
+    axis.set_xlabel("epoch, of both networks")
+    axis.set_ylabel("nats")
+    axis.legend()
     return figure
 
 

@@ -202,6 +202,7 @@ def write_synthetic_bag(
     joints: int = 2,
     seed: int = 0,
     with_joint_states: bool = True,
+    sag: float = 0.0,
     schedule: Schedule | None = None,
     **schedule_options: Any,
 ) -> Schedule:
@@ -216,6 +217,7 @@ def write_synthetic_bag(
         joints: Number of joints.
         seed: Seed of the schedule.
         with_joint_states: Whether joint_states are recorded.
+        sag: What joint_states lie above the commanded positions, rad.
         schedule: A schedule to follow instead of a new one.
         schedule_options: Passed to make_schedule.
 
@@ -241,7 +243,7 @@ def write_synthetic_bag(
     ]
     if with_joint_states:
         messages += [
-            (int(stamp), TOPICS["joint_states"], joint_states_cdr(int(stamp), schedule.joint_names, position))
+            (int(stamp), TOPICS["joint_states"], joint_states_cdr(int(stamp), schedule.joint_names, position + sag))
             for stamp, position in zip(stamps, positions, strict=True)
         ]
     messages.sort(key=lambda entry: entry[0])

@@ -256,6 +256,7 @@ def stick(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_synthetic_bag(folder / "bag", frames=3600, joints=2, seed=1)
     schedule = write_synthetic_bag(folder / "other", frames=900, joints=2, seed=2)
     schedule.save(folder / "other.yaml")
+    write_synthetic_bag(folder / "sagging", frames=900, joints=2, seed=2, sag=0.6)
     return folder
 
 
@@ -281,6 +282,9 @@ def test_a_robot_given_by_its_preset_gets_from_bag_to_estimates(
     figures = json.loads(out)
     assert figures["frames"] == 900 and figures["frames_without_joint_states"] == 0
     assert figures["in_sample"] is False
+    assert figures["tracking"]["findings"] == []
+    assert all(0.0 < joint["distance_half_ranges"] < 0.25 for joint in figures["tracking"]["joints"])
+    _sagging(capfd, monkeypatch, figures["tracking"], preset)
     arm = load_robot("robot/robot.yaml")
     judged = evaluate(load_encoder(Path("model")), Path("other"), arm)
     # A planar arm's tip is turned by the sum of its joints.
@@ -326,6 +330,25 @@ def test_adapting_takes_over_size_and_the_published_method_takes_no_settings_of_
     assert status == 1 and "--epochs does not go with --method ropes" in err
     status, _, err = ropes(capfd, monkeypatch, "train", "bag", "--permutation", "found")
     assert status == 1 and "--permutation goes with --method ropes" in err
+
+
+def _sagging(
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    followed: dict[str, list[dict[str, float]]],
+    preset: tuple[str, str],
+) -> None:
+    """A robot that stands 0.6 rad, 0.5 half ranges, beside its commands is told joint by joint."""
+    status, out, err = ropes(capfd, monkeypatch, "evaluate", "model", "sagging", *preset, "--json")
+    assert status == 0, err
+    tracking = json.loads(out)["tracking"]
+    assert [joint["name"] for joint in tracking["joints"]] == ["joint1", "joint2"]
+    for joint, before in zip(tracking["joints"], followed["joints"], strict=True):
+        assert joint["shift_half_ranges"] - before["shift_half_ranges"] == pytest.approx(0.5)
+    status, out, err = ropes(capfd, monkeypatch, "evaluate", "model", "sagging", *preset)
+    assert status == 0, err
+    said = " ".join(out.split())
+    assert len(tracking["findings"]) == 2 and all(f"note: {finding}" in said for finding in tracking["findings"])
 
 
 def test_what_a_model_was_told_goes_with_it(
@@ -407,6 +430,7 @@ def _foreign(
     assert status == 0, err
     figures = json.loads(out)
     assert figures["frames"] + figures["frames_without_joint_states"] == 900
+    assert figures["tracking"] is None  # the bag holds no schedule
     assert 200 < figures["frames_without_joint_states"] < 240
     status, out, err = ropes(capfd, monkeypatch, "estimate", "foreign", "-m", "model", *preset, *topics[:2], "--json")
     assert status == 0 and json.loads(out)["frames"] == 900, err

@@ -32,7 +32,7 @@ from synthetic import (
 from ropes_ros import bag_images, dataset
 from ropes_ros.bag_images import BagPixels
 from ropes_ros.bags import TOPICS, BagWriter, open_bag
-from ropes_ros.dataset import FrameSet, load_frames, split_spans
+from ropes_ros.dataset import FrameSet, load_frames, load_labels, split_spans
 from ropes_ros.errors import BagError, TrainingError
 from ropes_ros.framing import Region
 from ropes_ros.regimes import REACH_NS, Schedule
@@ -129,6 +129,11 @@ def test_labels_hold_from_a_segments_start_to_just_before_its_end(
     labels = load_frames(bag, size=SIZE, cache_dir=tmp_path / "cache").labels[:, segment.joint]
     level = schedule.levels.ids.index(segment.level)
     assert labels.tolist() == [-1, level, level, -1]
+
+
+def test_labels_without_the_images_are_those_of_the_frames(recorded: tuple[Path, Schedule], frames: FrameSet) -> None:
+    with open_bag(recorded[0]) as bag:
+        np.testing.assert_array_equal(load_labels(bag, frames.stamps_ns), frames.labels)
 
 
 def test_a_lost_regime_message_leaves_no_stale_label(tmp_path: Path, recorded: tuple[Path, Schedule]) -> None:

@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
+import html
 import importlib.util
+import io
 import json
 import os
 import re
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 from command import Command, ropes
+from rich.console import Console
 from staging import has_rclpy, isolate
 
 from ropes_ros.bags import open_bag, recover
-from ropes_ros.demo import account
+from ropes_ros.demo import DemoConfig, _learn, account, pose_labels_used
+from ropes_ros.encoder import LEVELS_ONLY
 from ropes_ros.errors import BagError
 from ropes_ros.evaluation import Estimates
 from ropes_ros.processes import node_command
+from ropes_ros.robot import load_robot
 
 IMAGE = "/camera/image_raw"
 HERE = Path(__file__).parent
@@ -30,6 +37,7 @@ ENOUGH = 3_000_000
 FIGURES = {
     "frames_recorded": int,
     "frames_dropped": int,
+    "labelled_share": list,
     "train_seconds": float,
     "mcc": float,
     "r2": float,
@@ -44,7 +52,9 @@ FIGURES = {
     "estimate_latency_ms_p50": float,
     "estimate_latency_ms_p99": float,
     "pose_labels_used": int,
+    "supervision": str,
     "level_label_noise": float,
+    "findings": list,
     "robot": str,
     "seed": int,
     "versions": dict,
@@ -63,7 +73,6 @@ def rendering() -> None:
     if importlib.util.find_spec("torch") is None:
         pytest.skip("torch is not installed")
     try:
-        from ropes_ros.robot import load_robot
         from ropes_ros.sim.arm import SimArm
 
         SimArm(load_robot("arm6"), 16, 16).close()
@@ -106,8 +115,12 @@ def test_demo_from_motion_to_report(rendering: None, tmp_path: Path) -> None:
     assert len(figures["joint_mae_deg"]) == 6
     assert (figures["pose_labels_used"], figures["robot"], figures["seed"]) == (0, "arm6", 3)
     assert 0.1 < figures["level_label_noise"] < 0.2
+    assert figures["supervision"] == LEVELS_ONLY
+    assert len(figures["labelled_share"]) == 6 and 0.4 < min(figures["labelled_share"]) < 1.0
     assert {"ropes_ros", "numpy", "torch", "onnxruntime"} <= set(figures["versions"])
+    assert figures["findings"]  # one epoch over a minute does not learn six joints
     page = (tmp_path / "demo" / "report.html").read_text()
+    assert all(html.escape(finding) in page for finding in figures["findings"])
     assert f"{figures['estimates_published']} of the {figures['frames_offered']} frames that the camera offered" in page
     assert page.count('src="data:image/png;base64,') + page.count("src='data:image/png;base64,") >= 5
     assert not re.search(r"https?://|file:|(src|href)=['\"]?(?!['\"]?data:)|<link|<script", page)
@@ -127,6 +140,28 @@ def test_frames_that_were_not_estimated_are_accounted_for() -> None:
         "frames_novel": 2,
         "frames_lost": 1,
     }
+
+
+def test_no_measured_pose_is_claimed_of_a_model_of_levels_alone() -> None:
+    assert pose_labels_used(LEVELS_ONLY) == 0
+    assert pose_labels_used("a position of every labelled frame") == "a position of every labelled frame"
+
+
+def test_what_takes_long_after_the_last_epoch_is_announced(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Line by line in order, the last epoch before what follows it."""
+    pytest.importorskip("torch")
+    from ropes_ros.learning.train import Epoch
+
+    def learn(*_: Any, on_epoch: Callable[..., None], on_phase: Callable[..., None], **__: Any) -> SimpleNamespace:
+        on_epoch(Epoch(3, 1.0, 1.1, 60.0, "refinement"), 0.9)
+        on_phase("calibrating [a while]")
+        return SimpleNamespace(findings=())
+
+    monkeypatch.setattr("ropes_ros.dataset.load_frames", lambda *_, **__: None)
+    monkeypatch.setattr("ropes_ros.learning.pipeline.learn", learn)
+    said = io.StringIO()
+    _learn(DemoConfig(out=tmp_path), load_robot("arm6"), Console(file=said, width=120))
+    assert re.search(r"refinement 3: training 1\.000.*\n +calibrating \[a while\] \.\.\.\n", said.getvalue())
 
 
 STAGES = {

@@ -137,3 +137,21 @@ def test_refining_lowers_the_held_out_loss_and_exports(recording, tmp_path):
     assert found.position.shape == (4, 6)
     assert np.isfinite(found.position).all()
     assert not list(tmp_path.glob("glimpses-*"))  # what was cut for training is gone
+
+
+def test_steps_without_a_bar_are_told_before_they_begin(recording, tmp_path):
+    from ropes_ros.learning.pipeline import learn
+    from ropes_ros.learning.refine import RefineConfig
+    from ropes_ros.learning.train import TrainConfig
+
+    told = []
+    learn(
+        recording.frames,
+        tmp_path,
+        robot=recording.robot,
+        config=TrainConfig(image_size=(64, 56), epochs=1, span_s=2.0),
+        refinement=RefineConfig(epochs=1),
+        on_epoch=lambda entry, floor: told.append(entry.task),
+        on_phase=told.append,
+    )
+    assert [entry.split(" ")[0] for entry in told] == ["mechanism", "finding", "refinement", "calibrating", "checking"]

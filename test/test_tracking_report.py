@@ -6,55 +6,60 @@ import numpy as np
 import pytest
 from synthetic import START_NS, positions_of, stick_robot
 
-from ropes_ros.dataset import FrameSet
-from ropes_ros.framing import Region
-from ropes_ros.regimes import make_schedule
-from ropes_ros.robot import Robot
+from ropes_ros.regimes import Schedule, make_schedule
 from ropes_ros.tracking_report import TrackingReport, tracking_report
+
+Followed = tuple[Schedule, np.ndarray, np.ndarray]
 
 
 @pytest.fixture(scope="module")
-def followed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Robot, FrameSet, np.ndarray]:
-    """Ten minutes of two joints that reach what is commanded."""
+def followed(tmp_path_factory: pytest.TempPathFactory) -> Followed:
+    """Ten minutes of two joints that reach what is commanded: schedule, labels and positions."""
     robot = stick_robot(tmp_path_factory.mktemp("robot"))
     schedule = make_schedule(robot, duration_s=600.0, seed=4)
     stamps = START_NS + 100_000_000 * np.arange(6000, dtype=np.int64)
-    elapsed = stamps - START_NS
-    frames = FrameSet(
-        np.zeros((6000, 1, 1, 3), np.uint8), stamps, schedule.labels_at(elapsed), schedule.segment_ids_at(elapsed),
-        tuple(schedule.joint_names), tuple(schedule.levels.ids), schedule.grid, schedule.log_commanded, 0.16, "stick",
-        schedule.hash, (1, 1), Region(0, 0, 1, 1), "", 0,
-    )  # fmt: skip
-    return robot, frames, positions_of(robot, schedule, stamps)
+    return schedule, schedule.labels_at(stamps - START_NS), positions_of(robot, schedule, stamps)
 
 
-def report(followed: tuple[Robot, FrameSet, np.ndarray], truth: np.ndarray) -> TrackingReport:
-    robot, frames, _ = followed
-    return tracking_report(frames, robot, truth)
+def report(followed: Followed, truth: np.ndarray) -> TrackingReport:
+    schedule, labels, _ = followed
+    return tracking_report(schedule, labels, truth)
 
 
-def test_a_robot_that_follows_gives_no_sentence(followed: tuple[Robot, FrameSet, np.ndarray]) -> None:
+def test_a_robot_that_follows_gives_no_sentence(followed: Followed) -> None:
     found = report(followed, followed[2])
     assert found.sentences == ()
+    assert found.mean.max() < 0.05
     assert np.nanmean(found.distance) < 0.05
 
 
-def test_a_shifted_joint_is_named_with_its_shift(followed: tuple[Robot, FrameSet, np.ndarray]) -> None:
+def test_a_shifted_joint_is_named_with_its_shift(followed: Followed) -> None:
     """0.36 rad of 1.2 rad half range are 0.3 half ranges."""
     found = report(followed, followed[2] + np.array([0.0, 0.36]))
     assert found.shift[1] - report(followed, followed[2]).shift[1] == pytest.approx(0.3)
     assert len(found.sentences) == 1
     assert "joint2" in found.sentences[0]
+    assert found.mean == pytest.approx(np.abs(found.shift), abs=0.05)
 
 
-def test_a_joint_that_stands_still_is_named(followed: tuple[Robot, FrameSet, np.ndarray]) -> None:
+def test_a_joint_that_stands_still_is_named(followed: Followed) -> None:
     truth = followed[2].copy()
     truth[:, 0] = 0.1
     found = report(followed, truth)
     assert [("joint1" in sentence, "did not execute" in sentence) for sentence in found.sentences] == [(True, True)]
 
 
-def test_frames_without_measurement_are_left_out(followed: tuple[Robot, FrameSet, np.ndarray]) -> None:
+def test_half_a_minute_is_not_held_against_a_robot_that_follows(followed: Followed) -> None:
+    """Sweeps of one segment a level do not fill a density; a joint that stands still is told from it all the same."""
+    schedule, labels, truth = followed
+    windows = [slice(start, start + 300) for start in range(0, len(truth), 300)]
+    found = [tracking_report(schedule, labels[window], truth[window]) for window in windows]
+    assert max(part.mean.max() for part in found) > 0.1
+    assert [part.sentences for part in found] == [()] * len(windows)
+    assert len(tracking_report(schedule, labels[:300], np.full((300, 2), 0.7)).sentences) == 2
+
+
+def test_frames_without_measurement_are_left_out(followed: Followed) -> None:
     truth = followed[2].copy()
     truth[::2] = np.nan
     assert report(followed, truth).sentences == ()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,6 +24,7 @@ from ropes_ros.errors import RopesError
 if TYPE_CHECKING:
     from ropes_ros.encoder import Encoder
     from ropes_ros.evaluation import Evaluation
+    from ropes_ros.tracking_report import TrackingReport
 
 
 def evaluate(
@@ -97,6 +100,7 @@ def _on_bag(encoder: Encoder, bag: Path, robot: str | None, topics: dict[str, st
                 "tip_rotation_deg_median": result.tip_rotation.median_deg,
                 "level_label_noise_half_ranges": encoder.info.level_label_noise,
                 "joints": joints,
+                "tracking": None if result.tracking is None else _tracked(encoder.info.joint_names, result.tracking),
             }
         )
         return
@@ -105,6 +109,21 @@ def _on_bag(encoder: Encoder, bag: Path, robot: str | None, topics: dict[str, st
     left_out = f", {result.uncovered} more left out, without joint states" if result.uncovered else ""
     tip = f"median {metrics.tip_error_mm_median:.0f} mm, 90 % below {tip_90:.0f} mm"
     _print(encoder, result, f"{len(result.truth)}{left_out}", tip)
+    for finding in () if result.tracking is None else result.tracking.sentences:
+        console.print(f"note: {finding}", style="yellow", markup=False)
+
+
+def _tracked(joint_names: Sequence[str], tracking: TrackingReport) -> dict[str, Any]:
+    """How well the robot reached what was commanded, for JSON."""
+
+    def known(value: float) -> float | None:
+        return float(value) if math.isfinite(value) else None
+
+    joints = [
+        {"name": name, "distance_half_ranges": known(distance), "shift_half_ranges": known(shift)}
+        for name, distance, shift in zip(joint_names, tracking.mean, tracking.shift, strict=True)
+    ]
+    return {"joints": joints, "findings": list(tracking.sentences)}
 
 
 def _on_sim(encoder: Encoder, sim: str, settings: dict[str, Any], as_json: bool) -> None:

@@ -83,6 +83,7 @@ def learn(
     log_dir: Path | None = None,
     on_step: Progress | None = None,
     on_epoch: Callable[[Epoch, float], None] | None = None,
+    on_phase: Callable[[str], None] | None = None,
 ) -> Learned:
     """Train on a recording.
 
@@ -100,6 +101,7 @@ def learn(
         log_dir: Folder for TensorBoard's event files of the first stage; none are written when None.
         on_step: Progress callback of each stage.
         on_epoch: Called after each epoch with the log entry and the Bayes floor.
+        on_phase: Called with what is done next, where that takes long and no step is told.
 
     Raises:
         TrainingError: Nothing can be learned from the recording, it is of another robot, a setting is unknown, a
@@ -126,6 +128,8 @@ def learn(
     if refinement is None or robot is None:
         shutil.copyfile(first.checkpoint, out_dir / CHECKPOINT_FILE)
     else:
+        if on_phase is not None:
+            on_phase("finding the camera, and cutting pictures of the arm out of every frame of the recording")
         result = refine(
             frames,
             first.checkpoint,
@@ -136,7 +140,10 @@ def learn(
             init=init,
             on_step=on_step,
             on_epoch=on_epoch,
+            on_phase=on_phase,
         )
+    if on_phase is not None:
+        on_phase("checking on held-out spans what was learned, and whether anything but the pose tells levels")
     prepared = prepare(frames, span_s=config.span_s, seed=config.seed)
     content = load_checkpoint(out_dir / CHECKPOINT_FILE)
     shares = level_shares(prepared.split.labels[prepared.split.train], frames.joint_names, frames.level_ids)

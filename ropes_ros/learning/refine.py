@@ -166,6 +166,7 @@ def refine(
     init: Path | None = None,
     on_step: Progress | None = None,
     on_epoch: Callable[[Epoch, float], None] | None = None,
+    on_phase: Callable[[str], None] | None = None,
 ) -> TrainResult:
     """Train the second look on top of a trained first network.
 
@@ -179,6 +180,7 @@ def refine(
         init: Checkpoint, or folder of a model with its checkpoint, whose second network is adapted if it has one.
         on_step: Progress callback.
         on_epoch: Called after each epoch with the log entry and the Bayes floor.
+        on_phase: Called with what is done next, where that takes long and no step is told.
 
     Raises:
         TrainingError: The frames' pixels are not there, or the checkpoint cannot be read.
@@ -233,6 +235,8 @@ def refine(
     best = min(history, key=lambda entry: entry.validation_loss)
     refined = best.validation_loss < before
     net: Any = cascade if refined else base
+    if on_phase is not None:
+        on_phase("calibrating on spans kept out of training, from the recording's own pixels")
     calibration = calibrate(net, frames, split, objective, truncated=loss_of.truncated)
     earlier = [Epoch(**entry) for entry in content["history"]]
     save_checkpoint(

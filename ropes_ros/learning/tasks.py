@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ropes_ros.dataset import FrameSet
+from ropes_ros.encoder import LEVELS_ONLY as LEVELS_ONLY
 from ropes_ros.errors import TrainingError
 from ropes_ros.learning.augmentation import to_input
 from ropes_ros.learning.mechanism import MechanismLikelihood
@@ -43,7 +44,6 @@ _SAMPLE = 512
 """Frames from which the pixels' variance is taken."""
 
 
-LEVELS_ONLY = "the commanded levels; no measured pose"
 REGIME_LOSSES = ("mechanism", "refinement", "ropes")
 """Names in a training's history whose losses are regime losses, where it was told levels only."""
 
