@@ -12,8 +12,7 @@ import pytest
 
 pytest.importorskip("matplotlib")
 
-from ropes_ros.evaluation import Estimates, Evaluation
-from ropes_ros.metrics import coverage, joint_metrics
+from ropes_ros.evaluation import Estimates, _evaluation
 from ropes_ros.overlay import PinholeCamera
 from ropes_ros.regimes import make_schedule
 from ropes_ros.report import TrainingCurve, _training, main_rows, write_report
@@ -58,8 +57,7 @@ def page(folder: Path, **changes: Any) -> str:
     truth = rng.uniform(-0.5, 0.5, (40, 6))
     stamps = np.arange(40, dtype=np.int64) * 33_000_000
     estimates = Estimates(stamps, truth + 0.02 * rng.normal(size=truth.shape), np.full_like(truth, 0.02), np.ones(40))
-    within = {str(n): coverage(estimates.position, estimates.std, truth, float(n)) for n in (1, 2)}
-    evaluation = Evaluation(estimates, truth, joint_metrics(robot, estimates.position, truth), within)
+    evaluation = _evaluation(robot, estimates, truth)
     write_report(
         folder / "report.html",
         figures={**FIGURES, **changes},
