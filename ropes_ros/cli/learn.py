@@ -175,6 +175,7 @@ def train(
                 log_dir=tensorboard,
                 on_step=on_step,
                 on_epoch=on_epoch,
+                on_phase=None if as_json else lambda what: progress.console.print(f"{what} ...", markup=False),
             )
             result, findings = learned.result, learned.findings
     if int(os.environ.get("RANK", "0")) > 0:  # of processes that torchrun started, the first one speaks
