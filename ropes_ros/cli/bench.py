@@ -124,10 +124,12 @@ def _say(event: Event) -> None:
 
 
 def _judged_row(entry: Judged) -> tuple[str, ...]:
+    from ropes_ros.bench.summary import METRICS
+
     target, (least, most) = entry.target, entry.bounds
     bounds = " ".join(
         f"{sign} {bound:.4g}" for sign, bound in ((">=", least), ("<=", most)) if bound is not None
     )
     measured = "" if entry.measured is None else f"{entry.measured:.4g}"
     verdict = {True: "pass", False: "MISS", None: "not measured"}[entry.reached]
-    return target.row, target.test, target.metric, bounds, measured, verdict
+    return target.row, target.test, METRICS[target.metric].title, bounds, measured, verdict
