@@ -108,6 +108,25 @@ def part(weights: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
     return {key.removeprefix(start): value for key, value in weights.items() if key.startswith(start)}
 
 
+def start_from(net: networks.AngleNet, content: dict[str, Any], path: Path | None) -> None:
+    """Take over the weights of a checkpoint of an equal network, but for a codebook, which is learned anew.
+
+    Args:
+        net: The network.
+        content: What `load_checkpoint` gave.
+        path: Where it was, for messages.
+
+    Raises:
+        TrainingError: The checkpoint's network is another one.
+    """
+    architecture, weights = encoder_of(content)
+    ours, theirs = ({**part, "dropout": None, "codes": None} for part in (net.architecture(), architecture))
+    if ours != theirs:
+        names = ", ".join(sorted(name for name in {*ours, *theirs} if ours.get(name) != theirs.get(name)))
+        raise TrainingError(f"{path}: its network differs in {names}: train with the same settings to start from it")
+    net.load_state_dict({name: value for name, value in weights.items() if name != "codebook"})
+
+
 def find_checkpoint(start: Path) -> Path:
     """The checkpoint to start from.
 

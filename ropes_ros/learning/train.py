@@ -40,6 +40,7 @@ from ropes_ros.learning.checkpoint import (
     load_checkpoint,
     provenance,
     save_checkpoint,
+    start_from,
 )
 from ropes_ros.learning.constraints import Constraint, make_constraint
 from ropes_ros.learning.distributed import World, joined
@@ -466,7 +467,7 @@ class _Run:
             config.image_size, len(self.frames.joint_names), backbone=config.backbone, dropout=config.dropout
         )
         if self.start is not None:
-            _start_from(net, self.start, self.init)
+            start_from(net, self.start, self.init)
         if pretrained is not None:
             kept = {name: value for name, value in pretrained.items() if not name.startswith("head.")}
             net.load_state_dict(kept, strict=False)
@@ -574,16 +575,6 @@ def _stages(config: TrainConfig, task: TaskFactory | None, frames: FrameSet, spl
         _Stage(name, task, config.constraint, split.train, before[0], config.epochs, before[1], steps, True)
     )
     return stages
-
-
-def _start_from(net: AngleNet, content: dict[str, Any], path: Path | None) -> None:
-    """Take over the weights of a checkpoint of an equal network, but for a codebook, which is learned anew."""
-    architecture, weights = encoder_of(content)
-    ours, theirs = ({**part, "dropout": None, "codes": None} for part in (net.architecture(), architecture))
-    if ours != theirs:
-        names = ", ".join(sorted(name for name in {*ours, *theirs} if ours.get(name) != theirs.get(name)))
-        raise TrainingError(f"{path}: its network differs in {names}: train with the same settings to start from it")
-    net.load_state_dict({name: value for name, value in weights.items() if name != "codebook"})
 
 
 def _restore(state: _State, content: dict[str, Any], *, whole: bool) -> None:
