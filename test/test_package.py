@@ -2,6 +2,7 @@
 
 import ast
 import json
+import os
 import re
 import subprocess
 import sys
@@ -226,6 +227,20 @@ def test_constraints_pin_every_dependency_for_every_python(setup_call: dict[str,
             {"always"},
             {'python_version == "3.10"', 'python_version >= "3.11"'},
         ), name
+
+
+def test_threads_of_training_wait_asleep_unless_told_otherwise() -> None:
+    """What the OpenMP runtime itself says that it was set to, once torch has loaded it."""
+    pytest.importorskip("torch")
+    for given, wanted in ((None, "PASSIVE"), ("ACTIVE", "ACTIVE")):
+        environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+        environment |= {"OMP_DISPLAY_ENV": "TRUE"} | ({} if given is None else {"OMP_WAIT_POLICY": given})
+        command = [sys.executable, "-c", "import ropes_ros.learning.train"]
+        done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=120)
+        said = re.search(r"OMP_WAIT_POLICY ?= ?'(\w+)'", done.stdout + done.stderr)
+        if said is None:
+            pytest.skip("this OpenMP runtime does not tell its settings")
+        assert said[1] == wanted
 
 
 def test_what_the_documents_link_to_is_there() -> None:

@@ -1,1 +1,10 @@
-"""Learning from regimes: the only room, with `ropes_ros.export`, that imports torch."""
+"""From frames and regimes to a trained, calibrated encoder. The only room, besides export, that knows torch.
+
+Its threads wait asleep. By default they wait in a loop, and where others keep the cores busy that costs whole time
+slices at every small product: beside three busy processes a training step with two threads took 8.2 s instead of 0.9 s
+(alone, 69 ms instead of 60 ms).
+"""
+
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is imported, which is after this package
