@@ -233,14 +233,14 @@ def remarks(group: Group, table: Sequence[Line]) -> list[str]:
 
 
 def shown(metric: str, value: dict[str, Any] | None) -> str:
-    """A figure with its spread; nothing where there is none."""
+    """A figure with its spread, where seeds differ; nothing where there is no figure."""
     if value is None:
         return ""
     form = METRICS[metric].form
     if isinstance(value["mean"], list):
         return " ".join(f"{entry:{form}}" for entry in value["mean"])
     text = f"{value['mean']:{form}}"
-    return text if value["spread"] is None else f"{text} ± {value['spread']:{form}}"
+    return f"{text} ± {value['spread']:{form}}" if value["spread"] else text
 
 
 def document(out: Path, tables: Sequence[Group], budget: str) -> dict[str, Any]:
