@@ -236,13 +236,14 @@ def _baselines(scale: Scale) -> Group:
 
 def _objectives(scale: Scale) -> Group:
     pairs = [
-        ("mechanism", "none"), ("reconstruction", "score"), ("contrastive", "independence"), ("masked", "quantized"),
+        ("mechanism", "none"), ("reconstruction", "score"), ("contrastive", "independence"), ("masked", "independence"),
     ]
     if scale.budget == "full":
         pairs += [
             ("mechanism", "score"), ("mechanism", "independence"), ("mechanism", "quantized"),
             ("reconstruction", "none"), ("reconstruction", "independence"), ("reconstruction", "quantized"),
             ("contrastive", "score"), ("contrastive-time", "independence"), ("masked", "score"),
+            ("masked", "quantized"),
         ]
     rows = [
         Row(f"{task}-{constraint}", f"{task} x {constraint}",
