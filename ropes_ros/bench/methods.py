@@ -189,10 +189,8 @@ def _finished(job: Job, first: TrainResult, last: TrainResult, seconds: float, f
 
 def _losses(result: TrainResult) -> dict[str, Any]:
     """What a training says of itself."""
-    loss = np.asarray(result.calibration.held_out_loss, dtype=np.float64)
-    known = np.isfinite(loss)
     return {
-        "held_out_loss": float(loss[known].mean()) if known.any() else None,
+        "held_out_loss": result.calibration.loss,
         "floor": result.floor,
         "frames_trained": result.frames,
         "epochs": len(result.history),

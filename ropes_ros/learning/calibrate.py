@@ -117,13 +117,13 @@ class Calibration:
 
     @property
     def loss(self) -> float:
-        """Mean of `held_out_loss` over the joints that were identified, nats."""
-        return float(self.held_out_loss[self.identified].mean())
+        """Mean of `held_out_loss` over the joints of which it is known, nats."""
+        return float(self.held_out_loss[np.isfinite(self.held_out_loss)].mean())
 
     @property
     def bayes_floor(self) -> float:
         """Mean of `floor` over the same joints, nats."""
-        return float(self.floor[self.identified].mean())
+        return float(self.floor[np.isfinite(self.held_out_loss)].mean())
 
     @property
     def map_accepted(self) -> NDArray[np.bool_]:
