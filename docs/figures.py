@@ -394,17 +394,16 @@ FIGURES: dict[str, Callable[[], Figure]] = {
 
 
 class Placement(NamedTuple):
-    """A camera of the built-in arm: its preset's keys, and what there is to say of it."""
+    """A camera of the built-in arm: where it differs from the preset's, and what there is to say of it."""
 
-    camera: dict[str, Any]
+    changes: dict[str, Any]
     verdict: str
 
 
-PRESET_CAMERA: dict[str, Any] = {"position": [1.79, -0.9, 1.73], "look_at": [0.11, 0.07, 0.69], "fovy": 0.56}
 PLACEMENTS = (
-    Placement(PRESET_CAMERA, "good: all of the box, from above and aside"),
-    Placement({**PRESET_CAMERA, "fovy": 1.4}, "too wide: the arm is few pixels"),
-    Placement({**PRESET_CAMERA, "fovy": 0.3}, "too narrow: the arm leaves the picture"),
+    Placement({}, "good: all of the box, from above and aside"),
+    Placement({"fovy": 1.4}, "too wide: the arm is few pixels"),
+    Placement({"fovy": 0.3}, "too narrow: the arm leaves the picture"),
     Placement(
         {"position": [2.4, 0.0, 0.75], "look_at": [0.0, 0.0, 0.75], "fovy": 0.56},
         "from the front: links hide links,\nmotion along the axis of view",
@@ -414,7 +413,7 @@ PLACEMENTS = (
         "from straight above: shoulder and elbow\nmove along the axis of view",
     ),
     Placement(
-        {"position": [1.79, -0.9, 0.35], "look_at": [0.11, 0.07, 0.69], "fovy": 0.56},
+        {"position": [1.79, -0.9, 0.35]},
         "low: usable if nobody\nwalks behind the arm",
     ),
 )
@@ -422,15 +421,16 @@ POSES = 60
 """Poses whose union the pictures show as the swept volume."""
 
 
-def _arm(camera: dict[str, Any] | None = None, size: tuple[int, int] = (320, 240)) -> tuple[Robot, Any]:
-    """The built-in robot and its simulated arm, with another camera where one is given."""
+def _arm(changes: dict[str, Any] | None = None) -> tuple[Robot, Any]:
+    """The built-in robot and its simulated arm, with the preset's camera changed where that is asked for."""
     from ropes_ros.sim.arm import SimArm
 
     robot = load_robot("arm6")
-    if camera is not None:
-        preset = {**robot.preset, "sim": {**robot.preset["sim"], "camera": camera}}
+    if changes:
+        sim = robot.preset["sim"]
+        preset = {**robot.preset, "sim": {**sim, "camera": {**sim["camera"], **changes}}}
         robot = Robot(preset, share_dir() / "config" / "robots" / "arm6" / "robot.yaml")
-    return robot, SimArm(robot, *size)
+    return robot, SimArm(robot)
 
 
 def _seen(arm: Any, positions: Array) -> NDArray[np.uint8]:
@@ -488,7 +488,7 @@ def draw_placement() -> Figure:
     """The arm at home and all that it sweeps, from six camera placements."""
     figure, axes = _plates(2, 3, width=9.6, height=5.4)
     for axis, placement in zip(axes, PLACEMENTS, strict=True):
-        robot, arm = _arm(placement.camera)
+        robot, arm = _arm(placement.changes)
         axis.imshow(_union(arm, robot))
         axis.set_title(placement.verdict, fontsize=9)
         arm.close()

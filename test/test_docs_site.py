@@ -147,7 +147,8 @@ def test_commands_have_their_subcommands_and_options(page: Path) -> None:
 
 def launch_arguments(name: str) -> set[str]:
     """Arguments that a launch file declares."""
-    text = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "launch" / name, ROOT / "ropes_ros/launching.py"))
+    files = ROOT / "launch" / name, ROOT / "ropes_ros" / "launching.py"
+    text = "".join(path.read_text(encoding="utf-8") for path in files)
     plain = set(re.findall(r"DeclareLaunchArgument\(\s*\"(\w+)\"", text))
     return plain | {f"{node}_params" for node in re.findall(r"params_argument\(\"(\w+)\"\)", text)}
 
