@@ -442,8 +442,8 @@ def _findings(report: Leakage) -> tuple[str, ...]:
         elif (known := (report.chance[joint] - report.held_out[joint]) / told[joint]) < COARSE_SHARE:
             out.append(
                 f"joint '{name}' is known coarsely: on held-out spans the network tells {known:.0%} of what its angle "
-                f"can tell of its level ({report.held_out[joint]:.2f} nats, Bayes floor {report.floor[joint]:.2f}); record "
-                "longer, or train longer"
+                f"can tell of its level ({report.held_out[joint]:.2f} nats, Bayes floor {report.floor[joint]:.2f}); "
+                "record longer, or train longer"
             )
         if gap[joint] > max(GAP_SHARE * told[joint], ERRORS * report.gap_error[joint]):
             out.append(
