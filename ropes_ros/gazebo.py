@@ -184,7 +184,7 @@ def _roll_pitch_yaw(rotation: Array) -> Array:
 
 def _text(values: Array) -> str:
     """Numbers as URDF writes them."""
-    return " ".join(f"{value:.12g}" for value in values)
+    return " ".join(f"{value + 0.0:.12g}" for value in values)  # + 0.0 takes the sign from a zero
 
 
 def _add(parent: Element, path: str, value: object) -> None:
