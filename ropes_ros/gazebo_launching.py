@@ -120,7 +120,7 @@ def _robot(name: str, namespace: str, parameters: Path) -> list[Action]:
         package="ros_gz_sim",
         executable="create",
         namespace=namespace,
-        arguments=["-topic", "robot_description", "-name", name],
+        parameters=[{"topic": "robot_description", "name": name}],
         output="screen",
     )
     states, trajectories = (

@@ -430,6 +430,7 @@ def test_gazebo_starts_with_the_robot_and_its_controllers_in_order(
     assert root.findtext("gazebo/sensor/camera/image/width") == "640"
     parameters = Path(root.findtext("gazebo/plugin/parameters"))
     assert "/cell/controller_manager" in yaml.safe_load(parameters.read_text(encoding="utf-8"))
+    assert nodes["create"].parameters == [{"topic": "robot_description", "name": "arm6"}]
     assert description["use_sim_time"] and nodes["gazebo_bridge"].parameters[0]["use_sim_time"]
     assert Path(nodes["gazebo_bridge"].parameters[0]["config_file"]).is_file()
 
