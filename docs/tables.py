@@ -149,7 +149,7 @@ def _portable(value: Any) -> str | None:
 @contextmanager
 def _without_launch() -> Iterator[MagicMock]:
     """Stand-ins for launch and for what is imported with it; the one of DeclareLaunchArgument."""
-    mine = ("ropes_ros.launching", "ropes_ros.viewers")
+    mine = ("ropes_ros.launching", "ropes_ros.viewers", "ropes_ros.gazebo_launching")
     stand_ins = {name: MagicMock(name=name) for name in LAUNCH_MODULES}
     with patch.dict(sys.modules, stand_ins):
         for name in mine:
