@@ -36,6 +36,11 @@ _SERVICES: dict[str, tuple[str, str]] = {
         "rcl_interfaces/Parameter[] parameters",
         f"{_RESULTS} result",
     ),
+    "rcl_interfaces/srv/GetLoggerLevels": ("string[] names", "rcl_interfaces/LoggerLevel[] levels"),
+    "rcl_interfaces/srv/SetLoggerLevels": (
+        "rcl_interfaces/LoggerLevel[] levels",
+        "rcl_interfaces/SetLoggerLevelsResult[] results",
+    ),
     "lifecycle_msgs/srv/ChangeState": ("lifecycle_msgs/Transition transition", "bool success"),
     "lifecycle_msgs/srv/GetState": ("", "lifecycle_msgs/State current_state"),
     "lifecycle_msgs/srv/GetAvailableStates": ("", "lifecycle_msgs/State[] available_states"),

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from cyclonedds.core import GuardCondition, WaitSet
 
 from ropes_ros.standalone.context import Context, ExternalShutdownException, get_default_context
-from ropes_ros.standalone.errors import StandaloneError, UnsupportedError
+from ropes_ros.standalone.errors import MisuseError, UnsupportedError
 from ropes_ros.standalone.future import Future
 from ropes_ros.standalone.wire import DDS_INFINITY
 
@@ -49,6 +49,12 @@ class Executor:
         self._context.add_waker(self.wake)
         self._context.on_close(self.shutdown)
 
+    def __enter__(self) -> Executor:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.shutdown()
+
     @property
     def context(self) -> Context:
         """The context of all nodes."""
@@ -64,9 +70,9 @@ class Executor:
         if node in self._nodes:
             return False
         if node.context is not self._context:
-            raise StandaloneError(f"node {node.get_fully_qualified_name()} belongs to another context")
+            raise MisuseError(f"node {node.get_fully_qualified_name()} belongs to another context")
         self._nodes.append(node)
-        node.executor = node.watched_by = self
+        node.executor = node._ropes_watched_by = self
         self.wake()
         return True
 
@@ -184,8 +190,8 @@ class Executor:
 
     def _start_nodes(self) -> None:
         for node in tuple(self._nodes):
-            if not node.started:
-                node.start()
+            if not node._ropes_started:
+                node._ropes_start()
 
     def _run_timers(self) -> bool:
         ran = False
@@ -230,16 +236,16 @@ class Executor:
 
     def update(self) -> None:
         """Let the wait set watch what the nodes have now, and nothing else, so that what is destroyed can go."""
-        versions = [(id(node), node.version) for node in self._nodes]
+        versions = [(id(node), node._ropes_version) for node in self._nodes]
         if versions == self._versions or self._waitset is None:
             return
         self._versions = versions
-        sources = [source for node in self._nodes for source in node.sources()]
+        sources = [source for node in self._nodes for source in node._ropes_sources()]
         known = set(map(id, sources))
         kept = [source for source in self._sources if id(source) in known]
         old = set(map(id, kept))
         self._sources = kept + [source for source in sources if id(source) not in old]
-        self._eventful = [entity for node in self._nodes for entity in node.eventful()]
+        self._eventful = [entity for node in self._nodes for entity in node._ropes_eventful()]
         wanted = {
             id(entity): entity
             for entity in (
