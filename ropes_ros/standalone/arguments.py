@@ -112,7 +112,7 @@ def _parameter(text: str) -> Override:
         ) from None
     problem = yaml_values.list_error(parsed)
     if problem:
-        raise ArgumentsError(f"parameter {name}: {value} is no value for a parameter: {problem}")
+        raise ArgumentsError(f"-p {text}: {problem}")
     if parsed is None:
         parsed = ""
     return Override(f"/**/{node}" if separator else "/**", name, parsed, f"-p {text}", required=not separator)

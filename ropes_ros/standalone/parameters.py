@@ -162,9 +162,7 @@ def parameter_value_to_python(message: Any) -> Any:
 
 SetCallback = Callable[[list[Parameter]], Any]
 PreSetCallback = Callable[[list[Parameter]], list[Parameter]]
-_NO_PARAMETERS = (
-    "parameter list cannot be empty; a pre-set callback of the node may have removed what was in it"
-)
+_NO_PARAMETERS = "parameter list cannot be empty; a pre-set callback of the node may have removed what was in it"
 
 
 @dataclass
