@@ -234,7 +234,7 @@ def test_a_bare_dds_reader_sees_the_node_and_its_type_hashes(start: Start, domai
             if not isinstance(sample, InvalidSample):
                 for one in sample.node_entities_info_seq:
                     found[one.node_name] = (sample, one)
-        return "talker" in found and len(found["talker"][1].writer_gid_seq) >= 12
+        return "talker" in found and len(found["talker"][1].writer_gid_seq) >= 13
 
     until(read, "the node's announcement")
     sample, one = found["talker"]

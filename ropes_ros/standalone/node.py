@@ -115,14 +115,13 @@ class Node(NodeParameters):
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def _ropes_connect_log(self) -> None:
-        rosout = Rosout(self)
         if self._logger.name in log.sinks:
             self._logger.warning(
                 f"another node of this process is also named {self.get_fully_qualified_name()}: the log of both goes "
                 "out under one name; rename one (-r __node:=name)"
             )
             return
-        self._ropes_rosout = log.sinks[self._logger.name] = rosout.publish
+        self._ropes_rosout = log.sinks[self._logger.name] = Rosout(self).publish
 
     def _ropes_publish_changes(self, changes: Changes) -> None:
         self._ropes_parameter_events.publish(changes)

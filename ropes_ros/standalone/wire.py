@@ -52,7 +52,6 @@ _POLICY_KINDS = {
 _SCALARS: dict[str, Any] = {
     "bool": bool,
     "byte": idl.byte,
-    "char": idl.uint8,
     "string": str,
     **{f"{kind}{bits}": getattr(idl, f"{kind}{bits}") for kind in ("int", "uint") for bits in (8, 16, 32, 64)},
     "float32": idl.float32,
