@@ -58,7 +58,7 @@ def parameters(node: Any) -> list[Parameter]:
     """What a node declares of its own, in its order."""
     found = []
     for name, parameter in node.get_parameters_by_prefix("").items():
-        if name in EVERY_NODE:
+        if name in EVERY_NODE or name.startswith("qos_overrides."):
             continue
         descriptor = node.describe_parameter(name)
         bounds = [
