@@ -193,7 +193,8 @@ def failure(process: Any, name: str) -> Action:
     """
 
     def ended(event: Any, context: Any) -> None:
-        if event.returncode:
+        interrupted = context.is_shutdown and event.returncode < 0
+        if event.returncode and not interrupted:
             _fail(f"{name} ended with status {event.returncode}; its log says why")
 
     return RegisterEventHandler(OnProcessExit(target_action=process, on_exit=ended))

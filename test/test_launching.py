@@ -132,8 +132,13 @@ def test_a_node_that_does_not_come_up_ends_the_launch_with_an_error(launching: A
 def test_a_node_that_ends_with_an_error_ends_the_launch_unless_it_is_started_again(launching: Any) -> None:
     make(launching)
     (call,) = launching.OnProcessExit.call_args_list
-    assert call.kwargs["on_exit"](SimpleNamespace(returncode=0), None) is None
-    assert fails(call.kwargs["on_exit"], SimpleNamespace(returncode=1), None)
+    running, ending = SimpleNamespace(is_shutdown=False), SimpleNamespace(is_shutdown=True)
+    ended = call.kwargs["on_exit"]
+    assert ended(SimpleNamespace(returncode=0), running) is None
+    assert ended(SimpleNamespace(returncode=-2), ending) is None
+    assert fails(ended, SimpleNamespace(returncode=1), ending)
+    assert fails(ended, SimpleNamespace(returncode=1), running)
+    assert fails(ended, SimpleNamespace(returncode=-9), running)
     assert not launching.LifecycleNode.call_args.kwargs["respawn"]
     make(launching, respawn="true")
     assert launching.LifecycleNode.call_args.kwargs["respawn"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -125,6 +126,31 @@ def test_a_recording_without_an_image_fails_with_one_line_and_a_whole_bag(
     assert "bag holds no image" in line and "/front/image" in line
     with open_bag(tmp_path / "bag") as bag:
         assert bag.header is not None and bag.header.state == "complete"
+
+
+def test_signals_do_nothing_once_a_node_is_taken_down(domain: None, tmp_path: Path) -> None:
+    """A second interrupt, as a terminal and a launch send one each, comes while Python itself is ending."""
+    script = (
+        "import atexit, os, signal, sys\n"
+        "from ropes_ros.processes import has_ros\n"
+        "if not has_ros():\n"
+        "    from ropes_ros import standalone\n"
+        "    standalone.install()\n"
+        "import rclpy\n"
+        "from ropes_ros.nodes.common import run\n"
+        "class Late:\n"
+        "    def __del__(self):\n"
+        "        os.kill(os.getpid(), signal.SIGINT)\n"
+        "late = Late()\n"
+        "sys.modules['late'] = late\n"
+        "def make():\n"
+        "    node = rclpy.create_node('brief')\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "    return node\n"
+        "sys.exit(run(make, []))\n"
+    )
+    with Command(tmp_path, [sys.executable, "-c", script]) as process:
+        assert process.end() == 0, process.err
 
 
 def test_a_refused_parameter_is_told_in_one_line(domain: None, folder: Path, tmp_path: Path) -> None:

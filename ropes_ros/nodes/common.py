@@ -47,15 +47,23 @@ class _Signals:
     """SIGINT and SIGTERM: the first ends spinning after the running callback, a later one interrupts the callback.
 
     Unlike under rclpy's own handlers the context stays valid, so that a node can still publish while it is taken
-    down. Nothing interrupts that: signals are ignored from then on, to the process's end.
+    down. Nothing interrupts that: signals are ignored from then on, to the process's end, for which `ignore` has to be
+    called: Python gives signals with handlers back to the system as it ends, and a late one would then kill it.
     """
+
+    NUMBERS = (signal.SIGINT, signal.SIGTERM)
 
     def __init__(self) -> None:
         self.stop = False
         self.closing = False
         self._last = time.monotonic()
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in self.NUMBERS:
             signal.signal(number, self._handle)
+
+    def ignore(self) -> None:
+        """Let signals do nothing from now on."""
+        for number in self.NUMBERS:
+            signal.signal(number, signal.SIG_IGN)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         before, self._last = self._last, time.monotonic()
@@ -95,6 +103,7 @@ def run(make_node: Callable[[], Any], args: list[str] | None = None) -> int:
         if node is not None and not _take_down(node):
             status = 1
         rclpy.try_shutdown()
+        signals.ignore()
     return status
 
 
