@@ -26,8 +26,9 @@ def _has_standalone() -> bool:
 
 
 def _bare() -> dict[str, str]:
-    """The environment without ROS's Python packages."""
-    return {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "AMENT_PREFIX_PATH")}
+    """The environment without ROS's packages and libraries."""
+    away = ("PYTHONPATH", "AMENT_PREFIX_PATH", "LD_LIBRARY_PATH")
+    return {name: value for name, value in os.environ.items() if name not in away}
 
 
 pytestmark = pytest.mark.skipif(

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import rclpy
-from conformance_support import REFUSALS, Child, Ros
+from conformance_support import REFUSALS, Child, Ros, until
+from rclpy.exceptions import InvalidHandle
 from rclpy.executors import SingleThreadedExecutor
-from rclpy.handle import InvalidHandle
 from std_srvs.srv import SetBool, Trigger
 
 
@@ -78,8 +78,7 @@ def test_spinning_until_the_response(ros: Ros) -> None:
     assert future.done() and future.result().success and future.exception() is None
     late: list[Any] = []
     future.add_done_callback(late.append)
-    ros.add(server)
-    ros.spin(lambda: late == [future], "the callback of a future that is done")
+    until(lambda: executor.spin_once(timeout_sec=0.02) or late == [future], "the callback of a future that is done")
     executor.shutdown()
 
 
