@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import rclpy
-from conformance_support import REFUSALS, Child, Ros, until
+from conformance_support import REFUSALS, RUNTIMES, Child, Ros, until
 from rclpy.exceptions import InvalidHandle
 from rclpy.executors import SingleThreadedExecutor
 from std_srvs.srv import SetBool, Trigger
@@ -35,8 +35,9 @@ def test_a_node_may_call_itself(ros: Ros) -> None:
     assert ros.call(node, SetBool, "me/flip", SetBool.Request()).success
 
 
-def test_a_service_of_another_process(ros: Ros, children: list[Child]) -> None:
-    children.append(Child("settings"))
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_a_service_of_another_process(ros: Ros, children: list[Child], runtime: str) -> None:
+    children.append(Child("settings", runtime))
     node = ros.node()
     assert [ros.call(node, SetBool, "settings/switch", SetBool.Request(data=on)).message for on in (True, False)] == [
         "on",
