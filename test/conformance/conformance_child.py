@@ -36,7 +36,8 @@ def settings() -> None:
     node.declare_parameter("group.gain", 0.5)
     node.declare_parameter("group.names", ["a", "b"])
     node.declare_parameter("flags", [True, False])
-    node.declare_parameter("later", Parameter.Type.STRING)
+    if "LATER" in os.environ:
+        node.declare_parameter("later", Parameter.Type.STRING)
     publisher = node.create_publisher(String, "chatter", 10)
     node.create_timer(0.05, lambda: publisher.publish(String(data="hello")))
     node.create_service(SetBool, "~/switch", _switch)

@@ -64,7 +64,7 @@ def messages(values: dict[str, Any]) -> list[Any]:
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
 def test_the_services_of_another_process(ros: Ros, children: list[Child], runtime: str) -> None:
-    children.append(Child("settings", runtime))
+    children.append(Child("settings", runtime, LATER="has no value yet"))
     children[0].wait_for("ready")
     remote = Remote(ros, ros.node(), "settings")
     own = {"count", "fixed", "group.gain", "group.names", "flags", "later"}
