@@ -16,9 +16,12 @@ def install() -> bool:
     Returns:
         Whether the standalone modules are in place.
     """
+    if real_rclpy():  # its Python may lack the packages that the standalone modules need
+        return False
     from ropes_ros.standalone import modules
 
-    return modules.install()
+    modules.install()
+    return True
 
 
 def real_rclpy() -> bool:

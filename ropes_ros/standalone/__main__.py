@@ -23,7 +23,7 @@ def main(argv: list[str]) -> int:
         signal.signal(number, lambda *_: os._exit(0))
 
     from ropes_ros.errors import RopesError
-    from ropes_ros.standalone.modules import install
+    from ropes_ros.standalone import install
 
     name = argv[0]
     sys.argv = argv

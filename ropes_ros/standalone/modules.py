@@ -25,7 +25,6 @@ from ropes_ros.standalone import (
     parameters,
     qos,
     qos_overriding,
-    real_rclpy,
     runtime,
     services,
     severity,
@@ -79,7 +78,6 @@ def _contents() -> dict[str, dict[str, Any]]:
             **_public(executor),
             "ExternalShutdownException": context.ExternalShutdownException,
         },
-        "rclpy.handle": {"InvalidHandle": errors.InvalidHandle},
         "rclpy.lifecycle": {
             **_public(lifecycle),
             "LifecycleState": states.LifecycleState,
@@ -145,16 +143,10 @@ class _Module(ModuleType):
         raise UnsupportedError(f"{self.__name__}.{name} is not supported by the standalone runtime")
 
 
-def install() -> bool:
-    """Provide rclpy and the interface packages in sys.modules, unless the real rclpy is there.
-
-    Returns:
-        Whether the standalone modules are in place.
-    """
-    if real_rclpy():
-        return False
+def install() -> None:
+    """Provide rclpy and the interface packages in sys.modules, where the real rclpy is not."""
     if "rclpy" in sys.modules:
-        return True
+        return
     modules: dict[str, ModuleType] = dict(messages.interface_modules())
     for name, contents in _contents().items():
         provided = _Module(name, "Provided by ropes_ros.standalone.")
@@ -167,4 +159,3 @@ def install() -> bool:
         if parent:
             setattr(modules[parent], child, module)
     sys.modules.update(modules)
-    return True

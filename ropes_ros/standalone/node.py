@@ -65,7 +65,7 @@ class Node(NodeParameters):
         self.context = context or get_default_context()
         if not self.context.ok():
             raise NotInitializedException
-        own = parse(["--ros-args", *(cli_args or ())])
+        own = parse(cli_args or ())
         shared = self.context.arguments if use_global_arguments else parse([])
         self._ropes_rules = [*own.remaps, *shared.remaps]
         name, space = names.remap_node(node_name, namespace or "/", self._ropes_rules)

@@ -19,6 +19,8 @@ from rclpy.clock import Clock, ClockType
 from rclpy.executors import ExternalShutdownException
 from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 from rclpy.parameter import Parameter
+from rclpy.qos import QoSDurabilityPolicy, QoSProfile, QoSReliabilityPolicy
+from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import String
 from std_srvs.srv import SetBool
 
@@ -34,7 +36,8 @@ def settings() -> None:
     node.declare_parameter("group.gain", 0.5)
     node.declare_parameter("group.names", ["a", "b"])
     node.declare_parameter("flags", [True, False])
-    node.declare_parameter("later", Parameter.Type.STRING)
+    if "LATER" in os.environ:
+        node.declare_parameter("later", Parameter.Type.STRING)
     publisher = node.create_publisher(String, "chatter", 10)
     node.create_timer(0.05, lambda: publisher.publish(String(data="hello")))
     node.create_service(SetBool, "~/switch", _switch)
@@ -53,10 +56,27 @@ def life() -> None:
     class Life(LifecycleNode):
         def on_configure(self, state: object) -> TransitionCallbackReturn:
             print("configured", flush=True)
+            self.get_logger().info("configured")
             return TransitionCallbackReturn.SUCCESS
 
     rclpy.init()
     node = Life("life", parameter_overrides=[Parameter("autostart", value=False)])
+    print("ready", flush=True)
+    _spin(node)
+
+
+def echo() -> None:
+    """Publish what comes, under another name, until a signal comes; and three latched words."""
+    rclpy.init()
+    node = rclpy.create_node("echo")
+    best_effort = QoSProfile(depth=10, reliability=QoSReliabilityPolicy.BEST_EFFORT)
+    for kind, name in ((Image, "image"), (JointState, "state")):
+        # A reliable publisher and a best effort subscription match both kinds.
+        node.create_subscription(kind, name, node.create_publisher(kind, f"{name}_back", 10).publish, best_effort)
+    latched = QoSProfile(depth=3, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL)
+    publisher = node.create_publisher(String, "latched", latched)
+    for word in ("zero", "one", "two", "three"):
+        publisher.publish(String(data=word))
     print("ready", flush=True)
     _spin(node)
 

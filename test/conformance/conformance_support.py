@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -112,14 +113,35 @@ class Ros:
         rclpy.try_shutdown()
 
 
+def bare_environment() -> dict[str, str]:
+    """The environment without ROS's packages and libraries."""
+    away = ("PYTHONPATH", "AMENT_PREFIX_PATH", "LD_LIBRARY_PATH")
+    return {name: value for name, value in os.environ.items() if name not in away}
+
+
+def _runtimes() -> list[str]:
+    """The runtimes that a process of its own can have: ours, and beside ROS 2 the standalone one."""
+    command = [STANDALONE_PYTHON, "-c", "import cyclonedds, rosbags"]
+    if STANDALONE or shutil.which(STANDALONE_PYTHON) is None:
+        return ["own"]
+    works = subprocess.run(command, env=bare_environment(), capture_output=True).returncode == 0
+    return ["own", "standalone"] if works else ["own"]
+
+
+STANDALONE_PYTHON = os.environ.get("ROPES_STANDALONE_PYTHON", sys.executable)
+RUNTIMES = _runtimes()
+
+
 class Child:
     """A process that runs a function of conformance_child.py; its output is read in the background."""
 
-    def __init__(self, function: str, *arguments: str, **environment: str) -> None:
+    def __init__(self, function: str, runtime: str = "own", **environment: str) -> None:
         self.lines: list[str] = []
+        own = runtime == "own"
+        inherited = dict(os.environ) if own else bare_environment()
         self.process = subprocess.Popen(
-            [sys.executable, str(HERE / "conformance_child.py"), function, *arguments],
-            env={**os.environ, "PYTHONUNBUFFERED": "1", **environment},
+            [sys.executable if own else STANDALONE_PYTHON, str(HERE / "conformance_child.py"), function],
+            env={**inherited, "PYTHONUNBUFFERED": "1", **environment},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from conformance_support import Child, Ros, either
+from conformance_support import RUNTIMES, Child, Ros, either
 from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetAvailableStates, GetAvailableTransitions, GetState
 
@@ -124,10 +124,13 @@ def test_what_the_services_list(remote: Remote) -> None:
     assert remote.transitions("get_available_transitions") == set()
 
 
-def test_a_node_of_another_process(ros: Ros, children: list[Child]) -> None:
-    children.append(Child("life"))
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_a_node_of_another_process(ros: Ros, children: list[Child], runtime: str) -> None:
+    children.append(Child("life", runtime))
     children[0].wait_for("ready")
     remote = Remote(ros, ros.node("caller"), "life")
     assert remote.state()[1] == "unconfigured" and remote.change(Transition.TRANSITION_CONFIGURE)
     assert remote.state()[1] == "inactive"
     children[0].wait_for("configured")
+    assert remote.states() == STATES and remote.transitions("get_transition_graph") == GRAPH
+    assert remote.transitions("get_available_transitions") == {edge for edge in GRAPH if edge[2] == "inactive"}

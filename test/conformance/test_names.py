@@ -140,7 +140,7 @@ def test_private_names_follow_a_renamed_node(ros: Ros) -> None:
 
 def test_a_node_may_have_arguments_of_its_own_and_ignore_those_of_the_process(ros: Ros) -> None:
     ros.init("-r", "in:=global", "-p", "label:=global")
-    own = ros.node("own", cli_args=["-r", "in:=local", "-p", "label:=local"])
+    own = ros.node("own", cli_args=["--ros-args", "-r", "in:=local", "-p", "label:=local"])
     deaf = ros.node("deaf", use_global_arguments=False)
     plain = ros.node("plain")
     assert [node.resolve_topic_name("in") for node in (own, deaf, plain)] == ["/local", "/in", "/global"]

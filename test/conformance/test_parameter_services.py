@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from conformance_support import Child, Ros
+from conformance_support import RUNTIMES, Child, Ros
 from rcl_interfaces.msg import ParameterDescriptor, ParameterEvent, ParameterType
 from rcl_interfaces.srv import (
     DescribeParameters,
@@ -62,8 +62,9 @@ def messages(values: dict[str, Any]) -> list[Any]:
     return [Parameter(name.replace("__", "."), value=value).to_parameter_msg() for name, value in values.items()]
 
 
-def test_the_services_of_another_process(ros: Ros, children: list[Child]) -> None:
-    children.append(Child("settings"))
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_the_services_of_another_process(ros: Ros, children: list[Child], runtime: str) -> None:
+    children.append(Child("settings", runtime, LATER="has no value yet"))
     children[0].wait_for("ready")
     remote = Remote(ros, ros.node(), "settings")
     own = {"count", "fixed", "group.gain", "group.names", "flags", "later"}
@@ -151,11 +152,12 @@ def test_changes_are_published(ros: Ros) -> None:
     assert stamps == sorted(stamps) and stamps[0] > 0
 
 
-def test_setting_by_service_is_published_and_asks_callbacks(ros: Ros, children: list[Child]) -> None:
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_setting_by_service_is_published(ros: Ros, children: list[Child], runtime: str) -> None:
     events: list[ParameterEvent] = []
     node = ros.node()
     node.create_subscription(ParameterEvent, "/parameter_events", events.append, qos_profile_parameter_events)
-    children.append(Child("settings"))
+    children.append(Child("settings", runtime))
     children[0].wait_for("ready")
     remote = Remote(ros, node, "settings")
     assert remote.set(count=8) == [(True, False)]

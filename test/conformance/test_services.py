@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import rclpy
-from conformance_support import REFUSALS, Child, Ros
+from conformance_support import REFUSALS, RUNTIMES, Child, Ros, until
+from rclpy.exceptions import InvalidHandle
 from rclpy.executors import SingleThreadedExecutor
-from rclpy.handle import InvalidHandle
 from std_srvs.srv import SetBool, Trigger
 
 
@@ -35,8 +35,9 @@ def test_a_node_may_call_itself(ros: Ros) -> None:
     assert ros.call(node, SetBool, "me/flip", SetBool.Request()).success
 
 
-def test_a_service_of_another_process(ros: Ros, children: list[Child]) -> None:
-    children.append(Child("settings"))
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_a_service_of_another_process(ros: Ros, children: list[Child], runtime: str) -> None:
+    children.append(Child("settings", runtime))
     node = ros.node()
     assert [ros.call(node, SetBool, "settings/switch", SetBool.Request(data=on)).message for on in (True, False)] == [
         "on",
@@ -78,8 +79,7 @@ def test_spinning_until_the_response(ros: Ros) -> None:
     assert future.done() and future.result().success and future.exception() is None
     late: list[Any] = []
     future.add_done_callback(late.append)
-    ros.add(server)
-    ros.spin(lambda: late == [future], "the callback of a future that is done")
+    until(lambda: executor.spin_once(timeout_sec=0.02) or late == [future], "the callback of a future that is done")
     executor.shutdown()
 
 

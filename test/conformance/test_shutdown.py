@@ -9,8 +9,7 @@ import pytest
 import rclpy
 from conformance_support import Child, Ros, either
 from rclpy.context import Context
-from rclpy.exceptions import NotInitializedException
-from rclpy.handle import InvalidHandle
+from rclpy.exceptions import InvalidHandle, NotInitializedException
 from std_msgs.msg import Int32
 
 

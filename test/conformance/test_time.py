@@ -10,7 +10,7 @@ from builtin_interfaces.msg import Time as TimeMsg
 from conformance_support import Ros
 from rclpy.clock import Clock, ClockChange, ClockType, JumpThreshold, ROSClock
 from rclpy.duration import Duration
-from rclpy.handle import InvalidHandle
+from rclpy.exceptions import InvalidHandle
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile
 from rclpy.time import Time
