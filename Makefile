@@ -2,6 +2,7 @@
 # make test   lint, type check and test
 # make verify-accuracy   evaluate the committed models against their targets; TRAIN=1 trains them anew first, for hours;
 #             fails where a target is missed, or not measured
+# make verify-ros  the conformance suite on the rclpy that is there, real or standalone, and the documentation checks
 # make clean  remove what these two made, .venv included
 #
 # PYTHON=python3.12 picks the interpreter that .venv is made with; TESTS=test/test_cli.py picks tests.
@@ -15,7 +16,7 @@ MORE := bench,log,test
 DECLARED := setup.py setup.cfg pyproject.toml constraints.txt
 LIBRARIES := libegl1 libgl1 libgl1-mesa-dri
 
-.PHONY: demo test verify-accuracy clean libraries
+.PHONY: demo test verify-accuracy verify-ros clean libraries
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed libraries
@@ -28,6 +29,9 @@ test: $(VENV)/.installed-test libraries
 
 verify-accuracy: $(VENV)/.installed-test libraries
 	$(BIN)/ropes bench verify $(if $(TRAIN),--train)
+
+verify-ros: $(VENV)/.installed-test libraries
+	$(BIN)/python test/verify_ros.py
 
 clean:
 	rm -rf $(VENV) build install log out dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

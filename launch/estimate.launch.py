@@ -3,7 +3,7 @@
 from launch import LaunchDescription
 from launch.actions import DeclareLaunchArgument
 
-from ropes_ros.launching import common_arguments, lifecycle_node, params_argument
+from ropes_ros.launching import common_arguments, lifecycle_node, params_argument, respawn_argument
 
 
 def generate_launch_description() -> LaunchDescription:
@@ -11,21 +11,45 @@ def generate_launch_description() -> LaunchDescription:
     return LaunchDescription(
         [
             *common_arguments(),
+            respawn_argument(),
             params_argument("estimator"),
             DeclareLaunchArgument(
-                "model", default_value="", description="Folder of the model; the robot's shipped one when empty"
+                "model", default_value="", description="Folder of the model; as in estimator_params if empty"
             ),
             DeclareLaunchArgument(
-                "image_topic", default_value="camera/image_raw", description="Camera topic to watch"
+                "image_topic", default_value="", description="Camera topic to watch; as in estimator_params if empty"
             ),
             DeclareLaunchArgument(
-                "publish_tf", default_value="false", description="Publish the estimated tip frame on /tf"
+                "camera_info_topic",
+                default_value="",
+                description="Calibration of the camera; as in estimator_params if empty",
             ),
             DeclareLaunchArgument(
-                "require_gpu", default_value="false", description="Refuse to start when inference would not use a GPU"
+                "compressed",
+                default_value="",
+                description="image_topic carries CompressedImage; as in estimator_params if empty",
             ),
-            *lifecycle_node(
-                "estimator", {"model": str, "image_topic": str, "publish_tf": bool, "require_gpu": bool}
+            DeclareLaunchArgument(
+                "publish_tf",
+                default_value="",
+                description="Publish the estimated tip frame on /tf; as in estimator_params if empty",
+            ),
+            DeclareLaunchArgument(
+                "require_gpu",
+                default_value="",
+                description="Refuse to start when inference would not use a GPU; as in estimator_params if empty",
+            ),
+            lifecycle_node(
+                "estimator",
+                {
+                    "model": str,
+                    "image_topic": str,
+                    "camera_info_topic": str,
+                    "compressed": bool,
+                    "publish_tf": bool,
+                    "require_gpu": bool,
+                },
+                respawns=True,
             ),
         ]
     )

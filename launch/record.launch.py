@@ -18,19 +18,37 @@ def generate_launch_description() -> LaunchDescription:
             DeclareLaunchArgument("schedule", description="Schedule to command (YAML; `ropes schedule make`)"),
             DeclareLaunchArgument("path", description="Folder of the new bag; must not exist"),
             DeclareLaunchArgument(
-                "image_topic", default_value="camera/image_raw", description="Camera topic to record"
+                "image_topic", default_value="", description="Camera topic to record; as in recorder_params if empty"
+            ),
+            DeclareLaunchArgument(
+                "camera_info_topic",
+                default_value="",
+                description="Calibration of the camera; as in recorder_params if empty",
             ),
             DeclareLaunchArgument(
                 "command_type",
-                default_value="JointTrajectory",
-                description="Message type of joint_command: JointTrajectory, Float64MultiArray or JointState",
+                default_value="",
+                description="Message type of joint_command: JointTrajectory, Float64MultiArray or JointState; as in "
+                "commander_params if empty",
             ),
             DeclareLaunchArgument(
                 "command_topic", default_value="joint_command", description="Topic that the robot's controller hears"
             ),
-            *lifecycle_node("recorder", {"path": str, "schedule": str, "image_topic": str}, remappings=remappings),
-            *lifecycle_node(
-                "commander", {"schedule": str, "command_type": str}, on_exit=[Shutdown()], remappings=remappings
+            DeclareLaunchArgument(
+                "assume_home",
+                default_value="",
+                description="The robot is at home and publishes no joint_states; as in commander_params if empty",
+            ),
+            lifecycle_node(
+                "recorder",
+                {"path": str, "schedule": str, "image_topic": str, "camera_info_topic": str},
+                remappings=remappings,
+            ),
+            lifecycle_node(
+                "commander",
+                {"schedule": str, "command_type": str, "assume_home": bool},
+                on_exit=[Shutdown()],
+                remappings=remappings,
             ),
         ]
     )

@@ -3,7 +3,7 @@
 from launch import LaunchDescription
 from launch.actions import DeclareLaunchArgument
 
-from ropes_ros.launching import common_arguments, lifecycle_node, params_argument
+from ropes_ros.launching import common_arguments, lifecycle_node, params_argument, respawn_argument
 
 
 def generate_launch_description() -> LaunchDescription:
@@ -11,18 +11,28 @@ def generate_launch_description() -> LaunchDescription:
     return LaunchDescription(
         [
             *common_arguments(),
+            respawn_argument(),
             params_argument("sim_arm"),
-            DeclareLaunchArgument("camera_rate", default_value="30.0", description="Images per simulated second, Hz"),
             DeclareLaunchArgument(
-                "publish_clock", default_value="false", description="Publish /clock and stamp with simulation time"
+                "camera_rate",
+                default_value="",
+                description="Images per simulated second, Hz; as in sim_arm_params if empty",
+            ),
+            DeclareLaunchArgument(
+                "publish_clock",
+                default_value="",
+                description="Publish /clock and stamp with simulation time; as in sim_arm_params if empty",
             ),
             DeclareLaunchArgument(
                 "real_time_factor",
-                default_value="1.0",
-                description="Simulated seconds per second, 0 = as fast as possible; other than 1 needs publish_clock",
+                default_value="",
+                description="Simulated seconds per second, 0 = as fast as possible, other than 1 needs publish_clock; "
+                "as in sim_arm_params if empty",
             ),
-            *lifecycle_node(
-                "sim_arm", {"camera_rate": float, "publish_clock": bool, "real_time_factor": float}
+            lifecycle_node(
+                "sim_arm",
+                {"camera_rate": float, "publish_clock": bool, "real_time_factor": float},
+                respawns=True,
             ),
         ]
     )

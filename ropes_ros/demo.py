@@ -123,11 +123,6 @@ class Monitor:
         with self._lock:
             return self._values.get(node, {}).get(key, default)
 
-    def heard(self, node: str) -> bool:
-        """Whether a node has published its status since the last `forget`."""
-        with self._lock:
-            return node in self._values
-
     def forget(self) -> None:
         """Drop what was heard, before nodes of the same names start again."""
         with self._lock:
@@ -279,7 +274,7 @@ def _record(config: DemoConfig, monitor: Monitor, console: Console) -> None:
         stage.start("sim_arm", {**_sim_parameters(config), **fast}, "record_sim")
         stage.until(lambda: monitor.publishers("/camera/image_raw") > 0, "the simulated camera's start")
         stage.start("recorder", {**common, "path": str(config.out / "record")}, "record_recorder")
-        stage.until(lambda: monitor.heard("recorder"), "the recorder's start")
+        stage.until(lambda: monitor.value("recorder", "state") == "recording", "the recorder's start")
         commander = stage.start("commander", {**common, "exit_when_done": True}, "record_commander")
         last, moved = -1.0, time.monotonic()
         while commander.poll() is None:
@@ -377,7 +372,7 @@ def _live(config: DemoConfig, model: Path, monitor: Monitor, console: Console) -
         stage.start(
             "recorder", {**common, "path": str(config.out / "live"), "extra_topics": extra}, "live_recorder"
         )
-        stage.until(lambda: monitor.heard("recorder"), "the recorder's start")
+        stage.until(lambda: monitor.value("recorder", "state") == "recording", "the recorder's start")
         motion = {"motion": "waypoints", "duration": config.live_s, "seed": config.seed + 1, "exit_when_done": True}
         commander = stage.start("commander", {**common, **motion}, "live_commander")
         while commander.poll() is None:

@@ -117,6 +117,9 @@ class RegimeTimeline:
     A state holds from its stamp, joint by joint to its `until`, and no longer than to the next state's stamp. A state
     whose stamp lies before earlier ones' (a correction) replaces them from there on. Repeated messages are taken once.
 
+    Where `seq` begins again at a later stamp, the commander began anew: segments from there on are others than those of
+    the same number before, and get numbers of their own.
+
     What is missing in a gap of `seq` may have been a correction. Corrections never reach back before the publication
     of the message before them, which was at most `REACH_NS` before that message's stamp: from then to the stamp of the
     next message there are no labels.
@@ -135,6 +138,8 @@ class RegimeTimeline:
         kept: list[RegimeState] = []
         gaps: list[tuple[int, int]] = []
         last: RegimeState | None = None
+        numbers: list[npt.NDArray[np.int32]] = []
+        first = following = 0
         for state in states:
             if state == last:
                 continue
@@ -150,18 +155,22 @@ class RegimeTimeline:
                     raise BagError(f"regime message with unknown level '{level}': known are {', '.join(level_ids)}")
             if last is not None and state.seq != last.seq + 1:
                 gaps.append((last.stamp_ns - REACH_NS, state.stamp_ns))
+                if state.seq <= last.seq and state.stamp_ns > last.stamp_ns:
+                    first = following
             while kept and kept[-1].stamp_ns >= state.stamp_ns:
                 kept.pop()
+                numbers.pop()
             kept.append(state)
+            numbers.append(first + np.array(state.segments, dtype=np.int32))
+            following = max(following, 1 + int(numbers[-1].max()))
             last = state
         self._gaps = gaps
         shape = (len(kept), len(joint_names))
         self._stamps = np.array([state.stamp_ns for state in kept], dtype=np.int64)
         self._until = np.array([state.until_ns for state in kept], dtype=np.int64).reshape(shape)
         levels = np.array([[index[level] for level in state.levels] for state in kept], dtype=np.int16)
-        segments = np.array([state.segments for state in kept], dtype=np.int32)
         self._levels = levels.reshape(shape)
-        self._segments = np.where(self._levels >= 0, segments.reshape(shape), np.int32(-1))
+        self._segments = np.where(self._levels >= 0, np.array(numbers, dtype=np.int32).reshape(shape), np.int32(-1))
 
     def labels_at(self, t_ns: npt.NDArray[np.int64]) -> npt.NDArray[np.int16]:
         """Level indices int16 [N, J] at times int64 [N] in ns since the epoch; -1 for none."""

@@ -91,6 +91,17 @@ class Stage:
         while time.monotonic() < end:
             self.executor.spin_once(timeout_sec=0.02)
 
+    def trigger(self, service: str) -> Any:
+        """The answer of a std_srvs/Trigger service."""
+        from std_srvs.srv import Trigger
+
+        client = self.other.create_client(Trigger, service)
+        self.spin_until(client.service_is_ready, f"{service} is offered")
+        future = client.call_async(Trigger.Request())
+        self.spin_until(future.done, f"{service} answers")
+        self.other.destroy_client(client)
+        return future.result()
+
     def close(self) -> None:
         """As after Ctrl-C: without a lifecycle transition."""
         self.executor.remove_node(self.node)

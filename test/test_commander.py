@@ -18,17 +18,19 @@ from ropes_ros.errors import RopesError
 from ropes_ros.motion import Trajectory
 from ropes_ros.regimes import NONE, RegimeTimeline, Schedule, make_schedule, regime_from_msg, regime_to_msg
 from ropes_ros.robot import load_robot
-from ropes_ros.standalone.messages import deserialize_message, interface_modules, serialize_message
+from ropes_ros.standalone.diagnostics import Updater, status_wrapper
+from ropes_ros.standalone.messages import deserialize_message, interface_modules, message_class, serialize_message
 from ropes_ros.trajectory import TrajectoryBuffer
 
 SECOND = 1_000_000_000
 NOW = 1_700_000_000 * SECOND
 ROBOT = load_robot("arm6")
+Time: Any = message_class("builtin_interfaces/msg/Time")
 
 
 class Publisher:
     def __init__(self, topic: str, qos: Any) -> None:
-        self.topic, self.qos, self.active = topic, qos, False
+        self.topic, self.qos, self.active, self.always = topic, qos, False, False
         self.listeners = ["robot"] if topic == "joint_command" else ["recorder"]
         self.sent: list[Any] = []
 
@@ -52,6 +54,7 @@ class World:
         self.parameters: dict[str, Any] = {}
         self.publishers: dict[str, Publisher] = {}
         self.subscriptions: dict[str, Callable[[Any], None]] = {}
+        self.services: dict[str, Callable[[], Any]] = {}
         self.timers: list[SimpleNamespace] = []
         self.log: list[tuple[str, str]] = []
         self.init_error: Exception | None = None
@@ -75,8 +78,9 @@ def _lifecycle_node(world: World) -> type:
         def __init__(self, name: str) -> None:
             self.name = name
 
-        def declare_parameter(self, name: str, default: Any, descriptor: Any) -> None:
+        def declare_parameter(self, name: str, default: Any, descriptor: Any = None) -> Any:
             world.parameters.setdefault(name, default)
+            return self.get_parameter(name)
 
         def get_parameter(self, name: str) -> Any:
             return SimpleNamespace(value=world.parameters[name])
@@ -88,13 +92,23 @@ def _lifecycle_node(world: World) -> type:
             return SimpleNamespace(**{kind: level(kind) for kind in ("debug", "info", "warning", "error")})
 
         def get_clock(self) -> Any:
-            return SimpleNamespace(now=lambda: SimpleNamespace(nanoseconds=world.now_ns))
+            seconds, nanoseconds = divmod(world.now_ns, SECOND)
+            stamp = Time(sec=seconds, nanosec=nanoseconds)
+            return SimpleNamespace(now=lambda: SimpleNamespace(nanoseconds=world.now_ns, to_msg=lambda: stamp))
 
         def get_name(self) -> str:
             return self.name
 
         def create_lifecycle_publisher(self, kind: Any, topic: str, qos: Any) -> Publisher:
             return world.publishers.setdefault(topic, Publisher(topic, qos))
+
+        def create_publisher(self, kind: Any, topic: str, qos: Any) -> Publisher:
+            publisher = self.create_lifecycle_publisher(kind, topic, qos)
+            publisher.active = publisher.always = True
+            return publisher
+
+        def create_service(self, kind: Any, name: str, callback: Any) -> None:
+            world.services[name] = lambda: callback(kind.Request(), kind.Response())
 
         def get_subscriptions_info_by_topic(self, topic: str) -> list[Any]:
             return [SimpleNamespace(node_name=name, node_namespace="/") for name in world.publishers[topic].listeners]
@@ -109,6 +123,7 @@ def _lifecycle_node(world: World) -> type:
         def create_timer(self, period: float, callback: Any, clock: Any = None) -> Any:
             step = round(period * SECOND)
             timer = SimpleNamespace(period=step, due=world.now_ns + step, callback=callback)
+            timer.cancel = lambda: world.timers.remove(timer)
             world.timers.append(timer)
             return timer
 
@@ -124,7 +139,7 @@ def _lifecycle_node(world: World) -> type:
 
         def on_deactivate(self, state: Any) -> None:
             for publisher in world.publishers.values():
-                publisher.active = False
+                publisher.active = publisher.always
 
     return Node
 
@@ -139,6 +154,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
 
     result = Enum("TransitionCallbackReturn", ["SUCCESS", "FAILURE", "ERROR"])
     modules = {
+        "diagnostic_updater": {"DiagnosticStatusWrapper": status_wrapper(), "Updater": Updater},
         "rclpy": {"init": init, "ok": lambda: world.ok, "try_shutdown": lambda: None},
         "rclpy.clock": {"Clock": SimpleNamespace, "ClockType": SimpleNamespace(STEADY_TIME=2)},
         "rclpy.duration": {"Duration": SimpleNamespace},
@@ -210,6 +226,12 @@ def _diagnostics(world: World) -> dict[str, str]:
     return {"message": status.message, **{pair.key: pair.value for pair in status.values}}
 
 
+def _reporting(world: World) -> SimpleNamespace:
+    """The timer of the diagnostics."""
+    (timer,) = (timer for timer in world.timers if timer.period == SECOND)
+    return timer
+
+
 def _sent_labels(world: World, schedule: Schedule, times: np.ndarray) -> np.ndarray:
     states = [regime_from_msg(message, ROBOT.joint_names) for message in world.publishers["ropes/regime"].sent]
     return RegimeTimeline(states, schedule.joint_names, schedule.levels.ids).labels_at(times)
@@ -242,11 +264,12 @@ def test_a_whole_schedule_is_commanded_announced_and_ended(world: World, schedul
 
 
 def test_nothing_moves_until_everybody_listens(world: World, schedule_path: Path) -> None:
-    _active(world, schedule=str(schedule_path), wait_for_recorder=True)
+    node, _ = _configured(world, schedule=str(schedule_path), wait_for_recorder=True, assume_home=True)
     commands, regimes = world.publishers["joint_command"], world.publishers["ropes/regime"]
     commands.listeners, regimes.listeners = [], []
+    node.on_activate(None)
     clock, world.now_ns = world.now_ns, 0
-    world.timers[-1].callback()
+    _reporting(world).callback()
     assert _diagnostics(world)["message"] == "waiting for the first /clock"
     world.now_ns = clock
     world.run(5.0)
@@ -261,7 +284,7 @@ def test_nothing_moves_until_everybody_listens(world: World, schedule_path: Path
     assert _diagnostics(world)["state"] == "waiting"
     assert commands.sent == [] and regimes.sent == []
     regimes.listeners = ["recorder"]
-    world.run(1.0)
+    world.run(1.5)
     assert "joint_states" in _diagnostics(world)["message"]
     world.run(3.0)
     assert _diagnostics(world)["state"] == "running"
@@ -353,6 +376,40 @@ def test_single_targets_are_sent_as_they_are_due(world: World, schedule_path: Pa
     assert np.array_equal(_sent_labels(world, schedule, grid), schedule.labels_at(grid - start_ns))
 
 
+def test_the_motion_is_stopped_and_started_anew_by_service(world: World, schedule_path: Path) -> None:
+    _active(world, schedule=str(schedule_path))
+    start, stop = world.services["~/start"], world.services["~/stop"]
+    world.run(8.0)
+    answer = start()
+    assert not answer.success and "stop it first" in answer.message
+    assert stop().success
+    assert _diagnostics(world)["state"] == "stopped"
+    commands = world.publishers["joint_command"].sent
+    assert not any(commands[-1].points[-1].velocities)
+    stopped_ns, sent = world.now_ns, len(commands)
+    assert regime_from_msg(world.publishers["ropes/regime"].sent[-1]).levels == (NONE,) * 6
+    assert not stop().success
+    world.run(10.0)
+    assert len(commands) == sent
+    status = world.publishers["~/status"]
+    assert status.sent[-1].message == "stopped" and status.qos.durability == "transient local"
+    assert start().success
+    world.run(12.0)
+    assert _diagnostics(world)["state"] == "running" and len(commands) > sent
+    schedule = Schedule.load(schedule_path)
+    start_ns = int(_diagnostics(world)["start_ns"])
+    assert start_ns > stopped_ns + 10 * SECOND
+    times = np.arange(start_ns, world.now_ns, SECOND // 10)
+    assert np.array_equal(_sent_labels(world, schedule, times), schedule.labels_at(times - start_ns))
+
+
+def test_services_of_an_inactive_commander_say_what_to_do(world: World, schedule_path: Path) -> None:
+    _configured(world, schedule=str(schedule_path))
+    for name in ("~/start", "~/stop"):
+        answer = world.services[name]()
+        assert not answer.success and "not active" in answer.message
+
+
 def test_a_stalled_process_is_counted_and_said(world: World, schedule_path: Path) -> None:
     _active(world, schedule=str(schedule_path))
     world.run(10.0)
@@ -369,7 +426,7 @@ def test_deactivation_stops_the_robot_and_activation_begins_anew(world: World, s
     node = _active(world, schedule=str(schedule_path))
     world.run(8.0)
     node.on_deactivate(None)
-    assert world.timers == []
+    assert world.timers == [_reporting(world)]
     message = world.publishers["joint_command"].sent[-1]
     last = message.points[-1]
     assert not any(last.velocities)
@@ -380,8 +437,9 @@ def test_deactivation_stops_the_robot_and_activation_begins_anew(world: World, s
     world.run(6.0)
     assert _diagnostics(world)["state"] == "running"
     node.on_deactivate(None)
+    assert _diagnostics(world)["message"] == "not active"
     node.on_cleanup(None)
-    assert world.publishers == {}
+    assert set(world.publishers) == {"/diagnostics", "~/status"}
 
 
 @pytest.mark.parametrize("command_type", ["Float64MultiArray", "JointState"])

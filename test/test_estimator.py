@@ -317,6 +317,7 @@ def test_a_novel_image_silences_the_node(theatre: Callable[..., Theatre]) -> Non
 
 def test_silence_of_the_camera_is_stale_and_nothing_is_repeated(theatre: Callable[..., Theatre]) -> None:
     stage = theatre("stale_after:=0.2")
+    stage.verdict()  # at activation
     verdict = stage.verdict()
     assert verdict.level == levels().STALE and "camera/image_raw" in verdict.message
     assert "nobody publishes" not in verdict.message
@@ -442,3 +443,36 @@ def test_what_cannot_be_loaded_ends_the_process_with_one_line(
         (line,) = [line for line in said.splitlines() if line.startswith("error: ")]
         assert complaint in said and "Traceback" not in said
         assert complaint in line or "see its log" in line or "its log above" in line
+
+
+def test_a_reloaded_model_takes_over_and_a_broken_one_does_not(
+    theatre: Callable[..., Theatre], tiny_model: Path, tmp_path: Path
+) -> None:
+    import json
+    import shutil
+
+    from rclpy.qos import QoSDurabilityPolicy, QoSProfile
+    from std_msgs.msg import String
+
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_model if tiny_model.is_dir() else tiny_model.parent, folder)
+    stage = theatre(f"model:={folder}")
+    infos: list[Any] = []
+    latched = QoSProfile(depth=1, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL)
+    stage.other.create_subscription(String, "/estimator/model_info", infos.append, latched)
+    stage.show(10 * SECOND)
+    before = stage.node._encoder
+    answer = stage.trigger("/estimator/reload")
+    assert answer.success and str(folder) in answer.message
+    stage.spin_until(lambda: len(infos) > 1, "the model is announced anew")
+    assert json.loads(infos[-1].data)["sha256"] == before.sha256
+    after = stage.node._encoder
+    assert after is not before
+    stage.show(10 * SECOND + FRAME_NS)
+    assert stage.node._last_encoder is after
+    (folder / "model.onnx").write_bytes(b"no model")
+    answer = stage.trigger("/estimator/reload")
+    assert not answer.success and "model.onnx" in answer.message
+    assert stage.node._encoder is after
+    stage.show(10 * SECOND + 2 * FRAME_NS)
+    assert stage.counters["published"] == 3

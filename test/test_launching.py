@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 from unittest.mock import MagicMock
@@ -11,26 +12,108 @@ from unittest.mock import MagicMock
 import pytest
 
 from ropes_ros.errors import RuntimeSetupError
+from ropes_ros.paths import share_dir
 
 MODULES = (
     "launch",
-    *(f"launch.{name}" for name in ("action", "actions", "conditions", "event_handlers", "events", "substitutions")),
+    *(f"launch.{name}" for name in ("action", "actions", "event_handlers", "events", "substitutions")),
     "launch_ros",
-    *(f"launch_ros.{name}" for name in ("actions", "event_handlers", "events", "parameter_descriptions")),
+    *(f"launch_ros.{name}" for name in ("actions", "event_handlers", "events")),
     "launch_ros.events.lifecycle",
     "lifecycle_msgs",
     "lifecycle_msgs.msg",
 )
+ARGUMENTS = {
+    "namespace": "",
+    "robot": "arm6",
+    "use_sim_time": "false",
+    "autostart": "true",
+    "log_level": "info",
+    "respawn": "false",
+    "recorder_params": str(share_dir() / "config" / "recorder.yaml"),
+    "path": "bag",
+    "rate": "",
+}
 
 
 @pytest.fixture
 def launching(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     for name in MODULES:
         monkeypatch.setitem(sys.modules, name, MagicMock(name=name))
+    sys.modules["launch.substitutions"].LaunchConfiguration = lambda name: SimpleNamespace(  # type: ignore[attr-defined]
+        perform=lambda context: context[name]
+    )
     monkeypatch.delitem(sys.modules, "ropes_ros.launching", raising=False)
     module = importlib.import_module("ropes_ros.launching")
     monkeypatch.delitem(sys.modules, "ropes_ros.launching")
     return module
+
+
+def make(launching: Any, **arguments: str) -> list[Any]:
+    """The actions of a node, as launch makes them of arguments."""
+    launching.lifecycle_node("recorder", {"path": str, "rate": float}, respawns=True)
+    function = launching.OpaqueFunction.call_args_list[0].kwargs["function"]
+    return list(function({**ARGUMENTS, **arguments}))
+
+
+def node_parameters(launching: Any) -> list[Any]:
+    return list(launching.LifecycleNode.call_args.kwargs["parameters"])
+
+
+def test_arguments_win_over_the_parameter_file_and_empty_ones_do_not(launching: Any) -> None:
+    make(launching, rate="")
+    assert node_parameters(launching) == [
+        ARGUMENTS["recorder_params"],
+        {"robot": "arm6", "use_sim_time": False, "path": "bag"},
+    ]
+    make(launching, rate="2.5", use_sim_time="True")
+    assert node_parameters(launching)[1] == {"robot": "arm6", "use_sim_time": True, "path": "bag", "rate": 2.5}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"use_sim_time": "maybe"}, r"use_sim_time:=maybe must be true or false"),
+        ({"autostart": "2"}, r"autostart:=2 must be true or false"),
+        ({"rate": "fast"}, r"rate:=fast must be a number"),
+        ({"log_level": "loud"}, r"log_level:=loud must be debug"),
+        ({"robot": "no_such_arm"}, r"robot:=no_such_arm"),
+        ({"recorder_params": "/nowhere.yaml"}, r"recorder_params:=/nowhere.yaml cannot be read"),
+    ],
+)
+def test_a_malformed_argument_ends_the_launch_with_its_name(
+    launching: Any, arguments: dict[str, str], message: str
+) -> None:
+    with pytest.raises(RuntimeSetupError, match=message):
+        make(launching, **arguments)
+    launching.LifecycleNode.assert_not_called()
+
+
+@pytest.mark.parametrize("text", ["[1, 2]", "a: 1", "/**: [", "", "\xff"])
+def test_a_file_that_holds_no_parameters_is_named(launching: Any, tmp_path: Path, text: str) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(RuntimeSetupError, match=r"params\.yaml"):
+        make(launching, recorder_params=str(path))
+
+
+def test_a_node_is_configured_whenever_its_process_starts_and_then_activated(launching: Any) -> None:
+    launching.Transition.TRANSITION_CONFIGURE, launching.Transition.TRANSITION_ACTIVATE = 1, 3
+    make(launching)
+    (started,) = launching.OnProcessStart.call_args_list
+    assert started.kwargs["target_action"] is launching.LifecycleNode.return_value
+    assert [call.kwargs["transition_id"] for call in launching.ChangeState.call_args_list] == [1, 3]
+    states = [
+        (call.kwargs["start_state"], call.kwargs["goal_state"]) for call in launching.OnStateTransition.call_args_list
+    ]
+    assert states[0] == ("configuring", "inactive")
+    assert set(launching.REFUSALS) == set(states[1:])
+
+
+def test_without_autostart_nothing_is_done_to_the_node(launching: Any) -> None:
+    make(launching, autostart="false")
+    launching.OnProcessStart.assert_not_called()
+    launching.ChangeState.assert_not_called()
 
 
 def fails(action: Any, *arguments: Any) -> bool:
@@ -40,18 +123,18 @@ def fails(action: Any, *arguments: Any) -> bool:
 
 
 def test_a_node_that_does_not_come_up_ends_the_launch_with_an_error(launching: Any) -> None:
-    launching.lifecycle_node("recorder", {})
-    wanted = {
-        (call.kwargs["start_state"], call.kwargs["goal_state"]) for call in launching.OnStateTransition.call_args_list
-    }
-    assert {("configuring", "unconfigured"), ("activating", "inactive"), ("errorprocessing", "finalized")} <= wanted
-    assert len(launching.OpaqueFunction.call_args_list) == len(wanted) - 1
-    for call in launching.OpaqueFunction.call_args_list:
-        assert fails(call.kwargs["function"], None, *call.kwargs["args"])
+    make(launching)
+    refusals = [call.kwargs["function"] for call in launching.OpaqueFunction.call_args_list[1:]]
+    assert len(refusals) == len(launching.OnStateTransition.call_args_list) - 1 == 4
+    assert all(fails(refusal, None) for refusal in refusals)
 
 
-def test_a_node_that_ends_with_an_error_ends_the_launch_with_one(launching: Any) -> None:
-    launching.lifecycle_node("recorder", {})
+def test_a_node_that_ends_with_an_error_ends_the_launch_unless_it_is_started_again(launching: Any) -> None:
+    make(launching)
     (call,) = launching.OnProcessExit.call_args_list
     assert call.kwargs["on_exit"](SimpleNamespace(returncode=0), None) is None
     assert fails(call.kwargs["on_exit"], SimpleNamespace(returncode=1), None)
+    assert not launching.LifecycleNode.call_args.kwargs["respawn"]
+    make(launching, respawn="true")
+    assert launching.LifecycleNode.call_args.kwargs["respawn"]
+    assert len(launching.OnProcessExit.call_args_list) == 1

@@ -164,6 +164,56 @@ def test_commands_of_any_type_and_extra_topics_under_remapped_names(
         stage.close()
 
 
+def test_bags_are_split_stopped_and_started_by_service_and_each_is_whole(
+    rclpy: Any, prepared: tuple[Path, Schedule]
+) -> None:
+    """Nothing is lost at a split, and each bag holds the regimes that were announced before it began."""
+    from diagnostic_msgs.msg import DiagnosticArray
+    from sensor_msgs.msg import Image
+
+    folder, schedule = prepared
+    stage = recording(*parameters_of(folder))
+    try:
+        images = stage.other.create_publisher(Image, TOPICS["image"], 50)
+        regimes = stage.other.create_publisher(DiagnosticArray, TOPICS["regime"], latched(rclpy))
+        regime = regime_cdr(regime_states(schedule, START_NS)[3], schedule.joint_names)
+        regimes.publish(regime)
+        assert stage.start()
+        stage.spin_until(lambda: images.get_subscription_count() > 0, "the recorder listens to the camera")
+        stage.spin_until(lambda: stage.node._sources[TOPICS["regime"]].count, "the regime arrives")
+        frames = [
+            image_cdr(START_NS + number * PERIOD_NS, draw(np.zeros(2), (64, 48))) for number in range(9)
+        ]
+        for number, frame in enumerate(frames):
+            images.publish(frame)
+            if number == 3:
+                answer = stage.trigger("/recorder/split")
+                assert answer.success and str(folder / "bag_2") in answer.message
+        stage.spin_until(lambda: stage.node._sources[TOPICS["image"]].count >= 5, "the frames arrive")
+        stage.spin_for(0.2)
+        assert "is being recorded" in stage.trigger("/recorder/start").message
+        answer = stage.trigger("/recorder/stop")
+        assert answer.success and "bag_2" in answer.message
+        assert not stage.trigger("/recorder/split").success
+        images.publish(image_cdr(START_NS + 10 * PERIOD_NS, draw(np.zeros(2), (64, 48))))
+        stage.spin_for(0.3)  # between two bags: not recorded
+        assert stage.trigger("/recorder/start").success
+        last = image_cdr(START_NS + 11 * PERIOD_NS, draw(np.zeros(2), (64, 48)))
+        images.publish(last)
+        stage.spin_until(lambda: stage.node._sources[TOPICS["image"]].count == 1, "the last frame arrives")
+    finally:
+        stage.close()
+    held = []
+    for name in ("bag", "bag_2", "bag_3"):
+        with open_bag(folder / name) as bag:
+            assert bag.header is not None and bag.header.state == "complete"
+            assert bag.schedule.hash == schedule.hash
+            assert [entry.data for entry in bag.messages([bag.topic("regime")])] == [regime]
+            held.append([entry.data for entry in bag.messages([bag.topic("image")])])
+    assert held[0] + held[1] == frames and held[0] and held[1]
+    assert held[2] == [last]
+
+
 def test_an_existing_path_is_refused_and_untouched(rclpy: Any, prepared: tuple[Path, Schedule]) -> None:
     folder, _ = prepared
     (folder / "bag").mkdir()

@@ -481,6 +481,19 @@ def test_a_restarted_commander_is_a_gap_too() -> None:
     assert _labels(states, 150, 250) == [[-1, -1], [1, 1]]
 
 
+def test_segments_of_a_restarted_commander_are_none_of_those_before() -> None:
+    later = 2 * REACH_NS
+    states = [
+        RegimeState("abc", 100, 5, ("a", "a"), (7, 8), (300, 300)),
+        RegimeState("abc", later, 0, ("a", "b"), (0, 7), (later + 300, later + 300)),
+        RegimeState("abc", later + 50, 1, ("b", NONE), (1, -1), (later + 300, 0)),
+    ]
+    timeline = RegimeTimeline(states, JOINTS, ("a", "b"))
+    assert timeline.labels_at(np.array([later, later + 60])).tolist() == [[0, 1], [1, -1]]
+    ids = timeline.segment_ids_at(np.array([later, later + 60]))
+    assert ids.tolist() == [[9, 16], [10, -1]]
+
+
 def test_a_correction_replaces_what_was_announced_from_its_stamp_on() -> None:
     states = [
         _state(0, 100, ("a", "a"), (300, 300)),

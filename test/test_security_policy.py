@@ -31,10 +31,6 @@ def section(title: str) -> str:
     return re.split(r"^##", INTERFACE.partition(f"\n{title}\n")[2], maxsplit=1, flags=re.MULTILINE)[0]
 
 
-HAS_SERVICES = bool(section("## Services"))
-"""Whether the document lists services and status yet: until then the policy may say more of these than it does."""
-
-
 def absolute(name: str, node: str) -> str:
     return f"/{node}{name[1:]}" if name.startswith("~") else name if name.startswith("/") else f"/{name}"
 
@@ -83,9 +79,7 @@ def test_a_node_may_use_its_topics_and_no_others(node: str) -> None:
     policy, document = allowed(f"/ropes/{node}"), documented_topics(node)
     for kind, always in ALWAYS.items():
         wanted = document[kind] | {name.format(node=node) for name in always}
-        assert wanted <= policy[kind]
-        announced = set() if HAS_SERVICES else {f"/{node}/status"}
-        assert policy[kind] - wanted <= announced
+        assert policy[kind] == wanted
 
 
 @pytest.mark.parametrize("node", NODES)
@@ -93,9 +87,7 @@ def test_a_node_may_answer_its_services_and_call_none(node: str) -> None:
     policy = allowed(f"/ropes/{node}")
     assert "request" not in policy
     inherited = {f"/{node}/{name}" for name in PARAMETERS | LIFECYCLE | {"get_type_description"}}
-    assert inherited <= policy["reply"]
-    own = policy["reply"] - inherited
-    assert own == documented_services(node) if HAS_SERVICES else documented_services(node) <= own
+    assert policy["reply"] == inherited | documented_services(node)
 
 
 def test_the_operator_may_call_what_the_nodes_answer_and_command_no_joint() -> None:

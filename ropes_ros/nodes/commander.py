@@ -14,17 +14,16 @@ import numpy.typing as npt
 import rclpy
 from builtin_interfaces.msg import Duration as DurationMsg
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
-from rclpy.clock import Clock, ClockType
 from rclpy.duration import Duration
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
-from rclpy.qos import QoSDurabilityPolicy, QoSProfile, QoSReliabilityPolicy, qos_profile_sensor_data
+from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64MultiArray
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from ropes_ros.errors import ScheduleError
 from ropes_ros.motion import Motion, Trajectory, WaypointMotion
-from ropes_ros.nodes.common import described, diagnostics, run, to_stamp, told
+from ropes_ros.nodes.common import INACTIVE, Reporter, Statement, described, latched, offer, run, to_stamp, told
 from ropes_ros.regimes import Schedule, regime_to_msg
 from ropes_ros.robot import Robot, load_robot
 from ropes_ros.streaming import CommandStream, Points, Update
@@ -102,10 +101,12 @@ class Commander(LifecycleNode):
         self._stream: CommandStream | None = None
         self._measured: dict[str, tuple[int, float]] = {}
         self._asked_ns: int | None = None
-        self._clockwork: list[Any] = []
+        self._timer: Any = None
         self._joint_states: Any = None
-        self._finished = False
-        self._steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self._finished = self._stopped = False
+        self._reporter = Reporter(self, "motion", self._statement)
+        offer(self, "~/start", self._start_again)
+        offer(self, "~/stop", self._stop_motion)
 
     @told
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -121,41 +122,27 @@ class Commander(LifecycleNode):
             raise ScheduleError("parameter horizon must be at least twice the parameter chunk")
         self._streamed = self._command_type != "JointTrajectory"
         self._commands = self.create_lifecycle_publisher(COMMAND_TYPES[self._command_type], "joint_command", 10)
-        latched = QoSProfile(
-            depth=REGIME_DEPTH,
-            reliability=QoSReliabilityPolicy.RELIABLE,
-            durability=QoSDurabilityPolicy.TRANSIENT_LOCAL,
-        )
-        self._regimes = self.create_lifecycle_publisher(DiagnosticArray, "ropes/regime", latched)
-        self._diagnostics = self.create_lifecycle_publisher(DiagnosticArray, "/diagnostics", 10)
+        self._regimes = self.create_lifecycle_publisher(DiagnosticArray, "ropes/regime", latched(REGIME_DEPTH))
         return TransitionCallbackReturn.SUCCESS
 
     @told
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Begin to wait for listeners, then to command."""
         super().on_activate(state)
-        self._stream = self._asked_ns = None
-        self._measured = {}
-        self._finished = False
-        self._joint_states = self.create_subscription(
-            JointState, "joint_states", self._on_joint_states, qos_profile_sensor_data
-        )
-        period = 1.0 / self._value("point_rate") if self._streamed else self._value("chunk")
-        self._clockwork = [
-            self.create_timer(period, self._tick),
-            self.create_timer(1.0, self._report, clock=self._steady),
-        ]
+        self._await()
         return TransitionCallbackReturn.SUCCESS
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Stop the robot."""
         self._stop()
+        self._stopped = False
         super().on_deactivate(state)
+        self._reporter.update()
         return TransitionCallbackReturn.SUCCESS
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Let go of what on_configure made."""
-        for publisher in (self._commands, self._regimes, self._diagnostics):
+        for publisher in (self._commands, self._regimes):
             self.destroy_lifecycle_publisher(publisher)
         return TransitionCallbackReturn.SUCCESS
 
@@ -166,6 +153,37 @@ class Commander(LifecycleNode):
 
     def _value(self, name: str) -> Any:
         return self.get_parameter(name).value
+
+    def _await(self) -> None:
+        """Wait for listeners and joint states, and begin when they are there."""
+        self._stream = self._asked_ns = None
+        self._measured = {}
+        self._finished = self._stopped = False
+        self._joint_states = self.create_subscription(
+            JointState, "joint_states", self._on_joint_states, qos_profile_sensor_data
+        )
+        period = 1.0 / self._value("point_rate") if self._streamed else self._value("chunk")
+        self._timer = self.create_timer(period, self._tick)
+        self._reporter.update()
+
+    def _start_again(self) -> str:
+        """Begin the motion from its beginning."""
+        if self._timer is None and not self._stopped:
+            raise ScheduleError("the commander is not active: activate it, which begins the motion too")
+        if not (self._stopped or self._finished):
+            raise ScheduleError("the motion has begun, or waits to begin: stop it first")
+        self._stop()
+        self._await()
+        return "the motion begins when the robot listens and its position is known"
+
+    def _stop_motion(self) -> str:
+        """Brake; only `~/start`, or another activation, begins anew."""
+        if self._timer is None:
+            raise ScheduleError("nothing is commanded: the commander is not active, or stopped already")
+        self._stop()
+        self._stopped = True
+        self._reporter.update()
+        return "stopped; no regime holds"
 
     def _load_motion(self) -> tuple[Schedule | None, Motion]:
         kind, path = self._value("motion"), self._value("schedule")
@@ -313,17 +331,17 @@ class Commander(LifecycleNode):
         """All is said: report it, and end the process if it is to end with the motion."""
         self._finished = True
         self.get_logger().info("done")
-        self._report()
+        self._reporter.update()
         if self._value("exit_when_done"):
-            self._diagnostics.wait_for_all_acked(GOODBYE)
+            self._reporter.wait_for_all_acked(GOODBYE)
             self._regimes.wait_for_all_acked(GOODBYE)
             raise SystemExit
 
     def _stop(self) -> None:
-        """Brake, if the robot is moving, and end all timers."""
-        for timer in self._clockwork:
-            self.destroy_timer(timer)
-        self._clockwork = []
+        """Brake, if the robot is moving, and command no more."""
+        if self._timer is not None:
+            self.destroy_timer(self._timer)
+            self._timer = None
         if self._joint_states is not None:
             self.destroy_subscription(self._joint_states)
             self._joint_states = None
@@ -345,13 +363,17 @@ class Commander(LifecycleNode):
         self._commands.wait_for_all_acked(GOODBYE)
         self._regimes.wait_for_all_acked(GOODBYE)
 
-    def _report(self) -> None:
-        """Publish state, progress and late chunks."""
+    def _statement(self) -> Statement:
+        """State, progress and late chunks."""
+        if self._timer is None and not self._stopped:
+            return INACTIVE
         now_ns = self._now()
         stream = self._stream
         values: dict[str, object] = {"state": "waiting", "progress": "0.000", "late_chunks": 0}
         level, message = DiagnosticStatus.OK, "done" if self._finished else "running"
-        if stream is None:
+        if self._stopped:
+            values["state"] = message = "stopped"
+        elif stream is None:
             missing = self._missing(now_ns)
             message = f"waiting for {missing or 'the next tick'}"
             if missing:
@@ -366,7 +388,7 @@ class Commander(LifecycleNode):
             if stream.late:
                 level, message = DiagnosticStatus.WARN, f"{message}; {stream.late} times too late to be followed"
         values["schedule_hash"] = "" if self._schedule is None else self._schedule.hash
-        self._diagnostics.publish(diagnostics(now_ns, f"{self.get_name()}: motion", level, message, values))
+        return Statement(level, message, values)
 
 
 def main(args: list[str] | None = None) -> int:

@@ -9,16 +9,20 @@ import traceback
 from collections.abc import Callable, Mapping
 from functools import wraps
 from types import FrameType
-from typing import Any
+from typing import Any, NamedTuple
 
 import rclpy
 from builtin_interfaces.msg import Time as TimeMsg
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
+from diagnostic_updater import DiagnosticStatusWrapper, Updater
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+from rclpy.clock import Clock, ClockType
 from rclpy.exceptions import NameValidationException, ParameterException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.qos import QoSDurabilityPolicy, QoSProfile, QoSReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
+from std_srvs.srv import Trigger
 
 from ropes_ros.errors import RopesError, RuntimeSetupError
 from ropes_ros.units import NANOSECONDS
@@ -159,26 +163,96 @@ def to_stamp(nanoseconds: int) -> TimeMsg:
     return TimeMsg(sec=nanoseconds // NANOSECONDS, nanosec=nanoseconds % NANOSECONDS)
 
 
-def diagnostics(
-    stamp_ns: int, name: str, level: bytes, message: str, values: Mapping[str, object]
-) -> DiagnosticArray:
-    """A DiagnosticArray with one status.
+class Statement(NamedTuple):
+    """What a node says of itself.
 
-    Args:
-        stamp_ns: Time of the statement in nanoseconds.
-        name: Status name, by convention `<node name>: <subject>`.
+    Attributes:
         level: DiagnosticStatus.OK, WARN, ERROR or STALE.
         message: One line for a person.
         values: Key and value pairs; values are written with str().
     """
-    status = DiagnosticStatus(
-        level=level,
-        name=name,
-        message=message,
-        hardware_id="ropes_ros",
-        values=[KeyValue(key=key, value=str(value)) for key, value in values.items()],
+
+    level: bytes
+    message: str
+    values: Mapping[str, object]
+
+
+INACTIVE = Statement(DiagnosticStatus.OK, "not active", {})
+"""The statement of a node that is configured at most."""
+
+
+def latched(depth: int = 1) -> QoSProfile:
+    """A profile under which whoever comes late is given the newest messages."""
+    return QoSProfile(
+        depth=depth, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL, reliability=QoSReliabilityPolicy.RELIABLE
     )
-    array = DiagnosticArray()
-    array.header.stamp = to_stamp(stamp_ns)
-    array.status = [status]
-    return array
+
+
+class Reporter:
+    """A node's diagnostics from its construction on: its statement on /diagnostics, and latched on `~/status`.
+
+    Both are published once a period of the steady clock, since ROS time may stand still, and whenever `update` is
+    called.
+
+    Args:
+        node: The node.
+        subject: What the statement is about; the status is named `<node name>: <subject>`.
+        state: Makes the statement.
+    """
+
+    def __init__(self, node: LifecycleNode, subject: str, state: Callable[[], Statement]) -> None:
+        self._state = state
+        self._status = node.create_publisher(DiagnosticStatus, "~/status", latched())
+        self._updater = Updater(node)
+        self._updater.setHardwareID("ropes_ros")
+        self._updater.add(subject, self._fill)
+        self._updater.timer.cancel()
+        node.create_timer(self._updater.period, self.update, clock=Clock(clock_type=ClockType.STEADY_TIME))
+
+    def update(self) -> None:
+        """Publish the statement now."""
+        self._updater.force_update()
+
+    def wait_for_all_acked(self, timeout: Any) -> None:
+        """Wait until all that was published has arrived, at most for a Duration."""
+        self._updater.publisher.wait_for_all_acked(timeout)
+        self._status.wait_for_all_acked(timeout)
+
+    def _fill(self, status: DiagnosticStatusWrapper) -> DiagnosticStatusWrapper:
+        level, message, values = self._state()
+        status.summary(level, message)
+        for key, value in values.items():
+            status.add(key, str(value))
+        self._status.publish(
+            DiagnosticStatus(
+                level=level,
+                name=status.name,
+                message=message,
+                hardware_id=status.hardware_id,
+                values=[KeyValue(key=key, value=str(value)) for key, value in values.items()],
+            )
+        )
+        return status
+
+
+def offer(node: LifecycleNode, name: str, action: Callable[[], str]) -> None:
+    """Offer a std_srvs/Trigger service.
+
+    Args:
+        node: The node that offers it.
+        name: The service's name.
+        action: Does what is asked for and says in one line what was done; a RopesError is the answer's message, with
+            success false.
+    """
+
+    def answer(_: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        try:
+            response.message = action()
+            response.success = True
+        except RopesError as error:
+            response.message = str(error)
+            response.success = False
+            node.get_logger().error(f"{name}: {error}")
+        return response
+
+    node.create_service(Trigger, name, answer)

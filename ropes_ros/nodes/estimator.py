@@ -14,12 +14,11 @@ from typing import Any
 import cv2
 import numpy as np
 import rclpy
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from diagnostic_msgs.msg import DiagnosticStatus
 from geometry_msgs.msg import PoseWithCovarianceStamped, TransformStamped
 from numpy.typing import NDArray
-from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
-from rclpy.qos import QoSDurabilityPolicy, QoSProfile, QoSReliabilityPolicy, qos_profile_sensor_data
+from rclpy.qos import QoSProfile, QoSReliabilityPolicy, qos_profile_sensor_data
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState
 from std_msgs.msg import String
 from tf2_msgs.msg import TFMessage
@@ -27,7 +26,17 @@ from tf2_msgs.msg import TFMessage
 from ropes_ros.encoder import Encoder, Estimate, load_encoder, shipped_model
 from ropes_ros.errors import ModelError, RopesError
 from ropes_ros.images import compressed_to_rgb, to_rgb
-from ropes_ros.nodes.common import described, diagnostics, run, to_nanoseconds, told
+from ropes_ros.nodes.common import (
+    INACTIVE,
+    Reporter,
+    Statement,
+    described,
+    latched,
+    offer,
+    run,
+    to_nanoseconds,
+    told,
+)
 from ropes_ros.robot import Robot, load_robot
 from ropes_ros.tracking import JointTracker
 from ropes_ros.units import NANOSECONDS
@@ -59,7 +68,6 @@ class Estimator(LifecycleNode):
 
     def __init__(self) -> None:
         self._inputs: list[Any] = []
-        self._timer: Any = None
         self._worker: threading.Thread | None = None
         super().__init__("estimator")
         for name, default, descriptor in (
@@ -91,36 +99,21 @@ class Estimator(LifecycleNode):
         self._newest: Image | CompressedImage | None = None
         self._wake = threading.Condition()
         self._stopping = False
-        self._steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self._reporter = Reporter(self, "estimate", self._statement)
+        offer(self, "~/reload", self._reload)
 
     @told
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load the model and open all topics but the camera's."""
-        robot = self._text("robot")
-        self._robot = load_robot(robot)
-        model = self._text("model") or str(shipped_model(self._robot.name))
-        self._encoder = load_encoder(
-            model,
-            robot=self._robot.name,
-            require_gpu=bool(self.get_parameter("require_gpu").value),
-            threads=int(self.get_parameter("threads").value),
-        )
-        if self._encoder.info.joint_names != self._robot.joint_names:
-            raise ModelError(f"{model}: its joints are not those of robot {robot!r}; export it again")
-        self._base_frame = self._text("base_frame") or self._robot.base_link
-        width, height = self._encoder.info.camera_size
-        self._encoder.run(np.zeros((height, width, 3), dtype=np.uint8))
-        latched = QoSProfile(
-            depth=1, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL, reliability=QoSReliabilityPolicy.RELIABLE
-        )
+        robot = load_robot(self._text("robot"))
+        self._encoder, self._robot = self._load(robot), robot
+        self._base_frame = self._text("base_frame") or robot.base_link
         self._states = self.create_lifecycle_publisher(JointState, "~/joint_states", 10)
         self._raw_states = self.create_lifecycle_publisher(JointState, "~/raw_joint_states", 10)
         self._poses = self.create_lifecycle_publisher(PoseWithCovarianceStamped, "~/pose", 10)
         self._debug = self.create_lifecycle_publisher(Image, "~/debug_image", qos_profile_sensor_data)
         self._transforms = self.create_lifecycle_publisher(TFMessage, "/tf", 10)
-        self._diagnostics = self.create_lifecycle_publisher(DiagnosticArray, "/diagnostics", 10)
-        self._model_info = self.create_lifecycle_publisher(String, "~/model_info", latched)
-        self.get_logger().info(f"model {self._encoder.path} on {self._encoder.providers[0]}")
+        self._model_info = self.create_lifecycle_publisher(String, "~/model_info", latched())
         return TransitionCallbackReturn.SUCCESS
 
     @told
@@ -135,14 +128,10 @@ class Estimator(LifecycleNode):
         self._last_arrival = time.monotonic()
         self._verdict = DiagnosticStatus.OK, "OK"
         self._last_estimate: Estimate | None = None
+        self._last_encoder = self._encoder
         self._newest = None
         self._stopping = False
-        content = {
-            **asdict(self._encoder.info),
-            "sha256": self._encoder.sha256,
-            "execution_providers": self._encoder.providers,
-        }
-        self._model_info.publish(String(data=json.dumps(content)))
+        self._publish_model_info(self._encoder)
         kind = CompressedImage if self.get_parameter("compressed").value else Image
         newest_only = QoSProfile(depth=1, reliability=QoSReliabilityPolicy.BEST_EFFORT)
         try:
@@ -151,19 +140,20 @@ class Estimator(LifecycleNode):
                 (CameraInfo, self._text("camera_info_topic"), self._on_camera_info, qos_profile_sensor_data),
             ):
                 self._inputs.append(self.create_subscription(type_, topic, callback, qos))
-            self._timer = self.create_timer(1.0, self._publish_diagnostics, clock=self._steady)
             worker = threading.Thread(target=self._work, name="estimator", daemon=True)
             worker.start()
         except Exception:
             self._stop()
             raise
         self._worker = worker
+        self._reporter.update()
         return TransitionCallbackReturn.SUCCESS
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Stop listening and end the worker."""
         self._stop()
         super().on_deactivate(state)
+        self._reporter.update()
         return TransitionCallbackReturn.SUCCESS
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -175,7 +165,6 @@ class Estimator(LifecycleNode):
             self._poses,
             self._debug,
             self._transforms,
-            self._diagnostics,
             self._model_info,
         ):
             self.destroy_lifecycle_publisher(publisher)
@@ -201,9 +190,6 @@ class Estimator(LifecycleNode):
 
     def _stop(self) -> None:
         """Stop listening and end the worker, as far as they were started."""
-        if self._timer is not None:
-            self.destroy_timer(self._timer)
-            self._timer = None
         while self._inputs:
             self.destroy_subscription(self._inputs.pop())
         if self._worker is not None:
@@ -212,6 +198,42 @@ class Estimator(LifecycleNode):
                 self._wake.notify()
             self._worker.join()
             self._worker = None
+
+    def _load(self, robot: Robot) -> Encoder:
+        """The model that the parameters name, checked and run once.
+
+        Raises:
+            RopesError: It cannot be used.
+        """
+        model = self._text("model") or str(shipped_model(robot.name))
+        encoder = load_encoder(
+            model,
+            robot=robot.name,
+            require_gpu=bool(self.get_parameter("require_gpu").value),
+            threads=int(self.get_parameter("threads").value),
+        )
+        if encoder.info.joint_names != robot.joint_names:
+            raise ModelError(f"{model}: its joints are not those of robot {robot.name!r}; export it again")
+        width, height = encoder.info.camera_size
+        encoder.run(np.zeros((height, width, 3), dtype=np.uint8))
+        self.get_logger().info(f"model {encoder.path} on {encoder.providers[0]}")
+        return encoder
+
+    def _reload(self) -> str:
+        """Take the model's file as it is by now; the one in use stays where the new one cannot be used."""
+        if self._robot is None:
+            raise ModelError("no model is in use yet: configure the node")
+        self._encoder = encoder = self._load(self._robot)
+        self._publish_model_info(encoder)
+        return f"{encoder.path}, sha256 {encoder.sha256}, on {encoder.providers[0]}"
+
+    def _publish_model_info(self, encoder: Encoder) -> None:
+        content = {
+            **asdict(encoder.info),
+            "sha256": encoder.sha256,
+            "execution_providers": encoder.providers,
+        }
+        self._model_info.publish(String(data=json.dumps(content)))
 
     def _on_camera_info(self, message: CameraInfo) -> None:
         assert self._encoder is not None
@@ -255,15 +277,19 @@ class Estimator(LifecycleNode):
         self.get_logger().error(problem, throttle_duration_sec=5.0)
 
     def _estimate(self, message: Image | CompressedImage) -> None:
-        assert self._encoder is not None
+        encoder = self._encoder
+        assert encoder is not None
         stamp_ns = to_nanoseconds(message.header.stamp)
         if not self._in_order(stamp_ns):
             return
+        if encoder is not self._last_encoder:  # reloaded
+            self._tracker.reset()
+            self._last_encoder = encoder
         if isinstance(message, CompressedImage):
             image = compressed_to_rgb(message.data, self._text("image_topic"))
         else:
             image = to_rgb(message.data, message.height, message.width, message.encoding, message.step)
-        estimate = self._encoder.run(image)
+        estimate = encoder.run(image)
         self._last_estimate = estimate
         novelty = float(estimate.novelty[0])
         finite = bool(np.isfinite(estimate.position).all() and np.isfinite(estimate.std).all())
@@ -363,7 +389,10 @@ class Estimator(LifecycleNode):
         debug.data = array.array("B", canvas.tobytes())
         self._debug.publish(debug)
 
-    def _publish_diagnostics(self) -> None:
+    def _statement(self) -> Statement:
+        """What became of the frames since activation."""
+        if self._worker is None:
+            return INACTIVE
         assert self._encoder is not None
         silence = time.monotonic() - self._last_arrival
         level, text = self._verdict
@@ -387,8 +416,7 @@ class Estimator(LifecycleNode):
             "execution_provider": self._encoder.providers[0],
             "model_sha256": self._encoder.sha256,
         }
-        now = self.get_clock().now().nanoseconds
-        self._diagnostics.publish(diagnostics(now, f"{self.get_name()}: estimate", level, text, values))
+        return Statement(level, text, values)
 
 
 def main(args: list[str] | None = None) -> int:

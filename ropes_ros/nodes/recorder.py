@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import importlib
 import time
+from collections import deque
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.qos import QoSDurabilityPolicy, QoSHistoryPolicy, QoSProfile, QoSReliabilityPolicy
@@ -23,7 +24,7 @@ from ropes_ros.bags import ROLE_TYPES, TOPICS, BagWriter, OfferedQos
 from ropes_ros.cdr import header_stamp
 from ropes_ros.errors import BagError, RopesError
 from ropes_ros.gaps import GapCounter
-from ropes_ros.nodes.common import described, diagnostics, run, told
+from ropes_ros.nodes.common import INACTIVE, Reporter, Statement, described, offer, run, told
 from ropes_ros.regimes import Schedule
 from ropes_ros.robot import load_robot
 
@@ -31,6 +32,8 @@ DISCOVERY_PERIOD_S = 0.1
 SILENT_AFTER_S = 5.0
 DEPTH = 1000
 """Messages that may wait in a subscription while the disk is busy."""
+RETAINED = 100
+"""Messages of a latched topic that the next bag is given too, as a late subscriber would be."""
 
 ROLES = {
     "image": "Camera topic, Image or CompressedImage",
@@ -58,6 +61,13 @@ class _Source:
     silence_reported: bool = False
     count: int = 0
     gaps: GapCounter = field(default_factory=GapCounter)
+    retained: deque[bytes] = field(default_factory=lambda: deque(maxlen=RETAINED))
+
+    def begin_bag(self) -> None:
+        """Count from 0."""
+        self.count = self.malformed = 0
+        self.silence_reported = False
+        self.gaps = GapCounter()
 
 
 class Recorder(LifecycleNode):
@@ -67,6 +77,8 @@ class Recorder(LifecycleNode):
         self._writer: BagWriter | None = None
         self._sources: dict[str, _Source] = {}
         self._clockwork: list[Any] = []
+        self._problem = ""
+        self._bags = 0
         self._failed = False
         super().__init__("recorder")
         for name, default, descriptor in (
@@ -98,8 +110,11 @@ class Recorder(LifecycleNode):
         ):
             self.declare_parameter(name, default, descriptor)
         self._schedule: Schedule | None = None
-        self._diagnostics: Any = None
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self._reporter = Reporter(self, "bag", self._statement)
+        offer(self, "~/start", self._start)
+        offer(self, "~/stop", self._end)
+        offer(self, "~/split", self._split)
 
     @told
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -116,47 +131,34 @@ class Recorder(LifecycleNode):
         if self._schedule is not None:
             self._schedule.check_robot(robot)
         self._sources = self._wanted()
-        self._diagnostics = self.create_lifecycle_publisher(DiagnosticArray, "/diagnostics", 10)
         return TransitionCallbackReturn.SUCCESS
 
     @told
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Create the bag and subscribe to whatever is there, and to the rest as it appears."""
-        schedule = self._schedule
-        self._writer = BagWriter(
-            self._text("path"),
-            robot=self._robot_name,
-            schedule_yaml=None if schedule is None else schedule.to_yaml(),
-            schedule_hash=None if schedule is None else schedule.hash,
-            topics={source.role: source.topic for source in self._sources.values() if source.role},
-            fsync=bool(self.get_parameter("fsync").value),
-            flush_period_s=self._flush_period(),
-            compression=self._text("compression"),
-        )
+        self._writer = self._new_bag(self._text("path"))
+        self._bags = 1
         super().on_activate(state)
-        self._started = time.monotonic()
-        self._last_bytes = 0
         self._clockwork = [
             self.create_timer(period, callback, clock=self._steady)
             for period, callback in (
                 (DISCOVERY_PERIOD_S, self._discover),
                 (self._flush_period(), self._flush),
-                (1.0, self._report),
             )
         ]
         self._discover()
-        self.get_logger().info(f"recording to {self._writer.path}")
+        self._reporter.update()
         return TransitionCallbackReturn.SUCCESS
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Close the bag. What went wrong is logged, and remembered for on_shutdown: there is no way back to active."""
         self._stop()
         super().on_deactivate(state)
+        self._reporter.update()
         return TransitionCallbackReturn.SUCCESS
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Let go of what on_configure made."""
-        self.destroy_lifecycle_publisher(self._diagnostics)
         self._sources = {}
         return TransitionCallbackReturn.SUCCESS
 
@@ -175,6 +177,65 @@ class Recorder(LifecycleNode):
 
     def _flush_period(self) -> float:
         return float(self.get_parameter("flush_period").value)
+
+    def _new_bag(self, path: str) -> BagWriter:
+        """Create a bag, and count from 0."""
+        schedule = self._schedule
+        writer = BagWriter(
+            path,
+            robot=self._robot_name,
+            schedule_yaml=None if schedule is None else schedule.to_yaml(),
+            schedule_hash=None if schedule is None else schedule.hash,
+            topics={source.role: source.topic for source in self._sources.values() if source.role},
+            fsync=bool(self.get_parameter("fsync").value),
+            flush_period_s=self._flush_period(),
+            compression=self._text("compression"),
+        )
+        for source in self._sources.values():
+            source.begin_bag()
+        self._started = time.monotonic()
+        self._last_bytes = 0
+        self._problem = ""
+        self.get_logger().info(f"recording to {writer.path}")
+        return writer
+
+    def _start(self) -> str:
+        """Record into the next bag: the parameter `path` with a number."""
+        if not self._clockwork:
+            raise BagError("the recorder is not active: activate it, which begins to record too")
+        if self._writer is not None:
+            raise BagError(f"{self._writer.path} is being recorded: stop or split it")
+        return self._next_bag()
+
+    def _end(self) -> str:
+        """Close the bag; the node stays active."""
+        if self._writer is None:
+            raise BagError("nothing is being recorded: start, or activate the recorder")
+        said = self._close()
+        self._reporter.update()
+        return said
+
+    def _split(self) -> str:
+        """Go on in another bag, without a message lost between the two."""
+        if self._writer is None:
+            raise BagError("nothing is being recorded: start, or activate the recorder")
+        self._close()
+        return self._next_bag()
+
+    def _next_bag(self) -> str:
+        """Begin the next bag with what its latched topics hold."""
+        writer = self._new_bag(f"{self._text('path')}_{self._bags + 1}")
+        self._bags += 1
+        now_ns = self.get_clock().now().nanoseconds
+        self._writer = writer
+        for source in self._sources.values():
+            if source.subscription is None:
+                continue
+            writer.add_topic(source.topic, source.type_name, source.qos)
+            for data in source.retained:
+                self._guard(partial(writer.write, source.topic, data, now_ns))
+        self._reporter.update()
+        return f"recording to {writer.path}"
 
     def _wanted(self) -> dict[str, _Source]:
         """The topics to record, by resolved name."""
@@ -270,6 +331,8 @@ class Recorder(LifecycleNode):
             )
 
     def _on_message(self, source: _Source, data: bytes) -> None:
+        if source.qos is not None and source.qos.transient_local:
+            source.retained.append(bytes(data))
         if self._writer is None:
             return
         if source.role == "image":
@@ -296,7 +359,8 @@ class Recorder(LifecycleNode):
             action()
         except BagError as error:
             self._writer = None
-            self._publish(DiagnosticStatus.ERROR, str(error), {})
+            self._problem = str(error)
+            self._reporter.update()
             raise
 
     def _stop(self) -> None:
@@ -308,16 +372,22 @@ class Recorder(LifecycleNode):
             if source.subscription is not None:
                 self.destroy_subscription(source.subscription)
                 source.subscription = None
+        self._close()
+
+    def _close(self) -> str:
+        """Close the bag if one is open, and say what is in it; note where it cannot be closed or holds no image."""
         writer, self._writer = self._writer, None
         if writer is None:
-            return
+            return ""
         try:
             writer.close()
         except BagError as error:
             self._failed = True
+            self._problem = str(error)
             self.get_logger().error(str(error))
-            return
-        self.get_logger().info(f"{writer.path}: {sum(writer.counts.values())} messages, {self._missing()} frames lost")
+            return str(error)
+        said = f"{writer.path}: {sum(writer.counts.values())} messages, {self._missing()} frames lost"
+        self.get_logger().info(said)
         camera = next(source for source in self._sources.values() if source.role == "image")
         if not camera.count:
             self._failed = True
@@ -325,14 +395,17 @@ class Recorder(LifecycleNode):
                 f"{writer.path} holds no image: nothing usable came on {camera.topic}; start the camera, or set the "
                 "parameter image_topic"
             )
+        return said
 
     def _missing(self) -> int:
         return sum(source.gaps.missing for source in self._sources.values())
 
-    def _report(self) -> None:
-        """Publish counts once a second and name topics that stay silent."""
+    def _statement(self) -> Statement:
+        """Counts of the bag in progress; names topics that stay silent."""
+        if self._problem:
+            return Statement(DiagnosticStatus.ERROR, self._problem, {"state": "failed"})
         if self._writer is None:
-            return
+            return Statement(DiagnosticStatus.OK, "stopped", {"state": "stopped"}) if self._clockwork else INACTIVE
         size = self._writer.bytes_written
         rate, self._last_bytes = (size - self._last_bytes) / 1e6, size
         silent = [
@@ -351,28 +424,24 @@ class Recorder(LifecycleNode):
             problems.append(f"{missing} frames lost")
         if malformed:
             problems.append(f"{malformed} malformed frames")
-        self._publish(
-            DiagnosticStatus.WARN if problems else DiagnosticStatus.OK,
-            "; ".join(problems) or "recording",
-            {
-                "path": self._writer.path,
-                "frames": sum(source.count for source in self._sources.values() if source.role == "image"),
-                "drops": missing,
-                "malformed": malformed,
-                "bytes": size,
-                "MB/s": f"{rate:.2f}",
-                **{f"messages {source.topic}": source.count for source in self._sources.values()},
-            },
+        values = {
+            "state": "recording",
+            "path": self._writer.path,
+            "frames": sum(source.count for source in self._sources.values() if source.role == "image"),
+            "drops": missing,
+            "malformed": malformed,
+            "bytes": size,
+            "MB/s": f"{rate:.2f}",
+            **{f"messages {source.topic}": source.count for source in self._sources.values()},
+        }
+        return Statement(
+            DiagnosticStatus.WARN if problems else DiagnosticStatus.OK, "; ".join(problems) or "recording", values
         )
 
     def _advice(self, topic: str) -> str:
         if self._sources[topic].subscription is None:
             return "nobody publishes it, or the clock stands still (check remaps, domain, use_sim_time)"
         return "its publisher is there but sends nothing"
-
-    def _publish(self, level: bytes, message: str, values: dict[str, object]) -> None:
-        now_ns = self.get_clock().now().nanoseconds
-        self._diagnostics.publish(diagnostics(now_ns, f"{self.get_name()}: bag", level, message, values))
 
 
 def _message_class(type_name: str) -> Any:

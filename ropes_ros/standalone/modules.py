@@ -10,6 +10,7 @@ from ropes_ros.standalone import (
     callback_groups,
     clock,
     context,
+    diagnostics,
     duration,
     endpoints,
     errors,
@@ -54,6 +55,10 @@ def _contents() -> dict[str, dict[str, Any]]:
     error_names = {name: value for name, value in _public(errors).items() if isinstance(value, type)}
     events_public = _public(events)
     return {
+        "diagnostic_updater": {
+            "DiagnosticStatusWrapper": diagnostics.status_wrapper(),
+            "Updater": diagnostics.Updater,
+        },
         "rclpy": {
             **_public(runtime),
             "Context": context.Context,

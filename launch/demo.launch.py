@@ -1,0 +1,45 @@
+"""The whole job on the built-in arm, as `ropes demo` does it: simulate, record, learn, estimate, and report."""
+
+from launch import LaunchDescription
+from launch.actions import DeclareLaunchArgument, ExecuteProcess, SetEnvironmentVariable, Shutdown
+from launch.substitutions import EnvironmentVariable, LaunchConfiguration
+from launch_ros.substitutions import ExecutableInPackage
+
+from ropes_ros.launching import failure
+
+ARGUMENTS = {
+    "robot": ("arm6", "Robot preset with a simulated camera, or path of a preset's YAML"),
+    "out": ("out/demo", "Folder for bag, model, logs and report"),
+    "seed": ("0", "Seed of schedule, training and fresh motion"),
+    "minutes": ("24.0", "Simulated minutes to record"),
+    "epochs": ("6", "Passes of the first network over the recorded frames"),
+    "live": ("60.0", "Seconds of fresh motion to estimate"),
+}
+"""Options of `ropes demo`: default and description."""
+ENVIRONMENT = {"ROS_DOMAIN_ID": "0", "ROS_AUTOMATIC_DISCOVERY_RANGE": "SUBNET"}
+"""What the command would set to a domain of its own, where other nodes of this launch could not see it."""
+
+
+def generate_launch_description() -> LaunchDescription:
+    """One process, which starts and ends the nodes as they are needed."""
+    options = [part for name in ARGUMENTS for part in (f"--{name}", LaunchConfiguration(name))]
+    demo = ExecuteProcess(
+        cmd=[ExecutableInPackage(package="ropes_ros", executable="ropes"), "demo", *options],
+        output="screen",
+        emulate_tty=True,
+        on_exit=[Shutdown()],
+    )
+    return LaunchDescription(
+        [
+            *(
+                DeclareLaunchArgument(name, default_value=default, description=description)
+                for name, (default, description) in ARGUMENTS.items()
+            ),
+            *(
+                SetEnvironmentVariable(name, EnvironmentVariable(name, default_value=default))
+                for name, default in ENVIRONMENT.items()
+            ),
+            failure(demo, "ropes demo"),
+            demo,
+        ]
+    )
