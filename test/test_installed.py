@@ -114,7 +114,8 @@ def test_colcon_builds_it_and_the_workspace_finds_its_files(options: tuple[str, 
     assert done.returncode == 0, done.stdout + done.stderr
     prefix = tmp_path / "install" / ("" if "--merge-install" in options else "ropes_ros")
     script = prefix / "lib" / "ropes_ros" / "estimator"
-    assert script.read_text(encoding="utf-8").startswith("#!/usr/bin/env python3\n") and os.access(script, os.X_OK)
+    python = sys.executable if "--symlink-install" in options else "/usr/bin/env python3"
+    assert script.read_text(encoding="utf-8").startswith(f"#!{python}\n") and os.access(script, os.X_OK)
     assert (prefix / "share/ament_index/resource_index/packages/ropes_ros").is_file()
     ask = ["bash", "-c", f'source install/setup.bash && exec "{sys.executable}" -c "{ASK}"']
     clean = {name: value for name, value in os.environ.items() if name not in ("AMENT_PREFIX_PATH", "PYTHONPATH")}
