@@ -146,7 +146,7 @@ class BagHeader:
                 },
                 schema_version=int(version),
             )
-        except (KeyError, ValueError, TypeError, AttributeError) as error:
+        except (KeyError, ValueError, TypeError, AttributeError, RecursionError, OverflowError) as error:
             raise BagError(
                 f"{source}: the bag's header is malformed ({error!r}): record the bag again"
             ) from error

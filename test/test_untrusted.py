@@ -25,7 +25,7 @@ from rosbags.rosbag2 import Writer as RosbagsWriter
 from synthetic import image_cdr, joint_states_cdr, typestore
 
 from ropes_ros import bags, mcap_limits
-from ropes_ros.bags import BagWriter, open_bag, recover
+from ropes_ros.bags import BagHeader, BagWriter, open_bag, recover
 from ropes_ros.cli.output import print_facts, print_table, printable
 from ropes_ros.encoder import MAX_SIDE, Encoder, ModelInfo, file_sha256
 from ropes_ros.errors import BagError, ModelError, RobotError, RopesError, ScheduleError
@@ -143,6 +143,13 @@ def test_values_that_yaml_cannot_hold_are_an_error_of_the_file(value: str, tmp_p
     (tmp_path / "bag" / "metadata.yaml").write_text(f"rosbag2_bagfile_information: {value}")
     with pytest.raises(BagError, match="is not a rosbag2 metadata file"):
         open_bag(tmp_path / "bag")
+
+
+@pytest.mark.parametrize("topics, drops", [("[" * 200_000, "{}"), ("{}", '{"/a": 1e999}'), ("5", "{}")])
+def test_a_header_that_cannot_be_is_an_error_of_the_bag(topics: str, drops: str) -> None:
+    pairs = {"schema_version": "1", "robot": "arm6", "topics": topics, "drops": drops}
+    with pytest.raises(BagError, match="bag: the bag's header is malformed"):
+        BagHeader.from_strings(pairs, "bag")
 
 
 # Paths
