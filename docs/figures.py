@@ -1,14 +1,17 @@
-"""Figures and numbers of docs/method.md, from the code that learns.
+"""Figures and numbers of docs/method.md, from the code that learns, and pictures of docs/tutorials/your_robot.md.
 
-    python docs/figures.py                 # docs/images/method-*.png; the document's tables on standard output
+    python docs/figures.py                 # docs/images/*.png; the document's tables on standard output
     python docs/figures.py levels std      # some figures
+    python docs/figures.py pictures        # the tutorial's renderings of the built-in arm alone
 
-Needs what `pip install '.[sim,train]'` brings. Nothing here is learned; the picture of silhouettes is rendered.
+Needs what `pip install '.[sim,train,cpu]'` brings. Nothing here is learned; the picture of silhouettes and those of the
+tutorial are rendered, and the one of disturbances is judged by the shipped model.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import math
 import sys
 from collections.abc import Callable
@@ -21,7 +24,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
+from PIL import Image
 
 from ropes_ros.densities import Bump, Levels
 from ropes_ros.learning.calibrate import truncated_moments
@@ -30,8 +35,9 @@ from ropes_ros.learning.kinematics import Kinematics
 from ropes_ros.learning.mechanism import STD_STEPS, MechanismLikelihood, bayes_floor, level_posterior
 from ropes_ros.learning.networks import LOG_STD_RANGE
 from ropes_ros.motion import Trajectory
+from ropes_ros.paths import share_dir
 from ropes_ros.regimes import make_schedule
-from ropes_ros.robot import load_robot
+from ropes_ros.robot import Robot, load_robot
 from ropes_ros.schedule import GRID, Schedule
 from ropes_ros.units import NANOSECONDS
 
@@ -384,19 +390,255 @@ FIGURES: dict[str, Callable[[], Figure]] = {
 }
 
 
+# --- pictures of the tutorial ------------------------------------------------------------------------------------
+
+
+class Placement(NamedTuple):
+    """A camera of the built-in arm: where it differs from the preset's, and what there is to say of it."""
+
+    changes: dict[str, Any]
+    verdict: str
+
+
+PLACEMENTS = (
+    Placement({}, "good: all of the box, from above and aside"),
+    Placement({"fovy": 1.4}, "too wide: the arm is few pixels"),
+    Placement({"fovy": 0.3}, "too narrow: the arm leaves the picture"),
+    Placement(
+        {"position": [2.4, 0.0, 0.75], "look_at": [0.0, 0.0, 0.75], "fovy": 0.56},
+        "from the front: links hide links,\nmotion along the axis of view",
+    ),
+    Placement(
+        {"position": [0.35, 0.02, 2.6], "look_at": [0.3, 0.0, 0.3], "fovy": 0.62},
+        "from straight above: shoulder and elbow\nmove along the axis of view",
+    ),
+    Placement(
+        {"position": [1.79, -0.9, 0.35]},
+        "low: usable if nobody\nwalks behind the arm",
+    ),
+)
+POSES = 60
+"""Poses whose union the pictures show as the swept volume."""
+
+
+def _arm(changes: dict[str, Any] | None = None) -> tuple[Robot, Any]:
+    """The built-in robot and its simulated arm, with the preset's camera changed where that is asked for."""
+    from ropes_ros.sim.arm import SimArm
+
+    robot = load_robot("arm6")
+    if changes:
+        sim = robot.preset["sim"]
+        preset = {**robot.preset, "sim": {**sim, "camera": {**sim["camera"], **changes}}}
+        robot = Robot(preset, share_dir() / "config" / "robots" / "arm6" / "robot.yaml")
+    return robot, SimArm(robot)
+
+
+def _seen(arm: Any, positions: Array) -> NDArray[np.uint8]:
+    """Pictures of the arm at positions [N, J], uint8 [N, H, W, 3]."""
+    pictures = []
+    for position in positions:
+        arm.set_positions(position)
+        pictures.append(arm.render())
+    return np.stack(pictures)
+
+
+def _box_poses(robot: Robot, count: int = POSES) -> Array:
+    """Random poses of the whole box, float64 [count, J], rad."""
+    return robot.denormalise(np.random.default_rng(0).uniform(-1.0, 1.0, (count, len(robot.joints))))
+
+
+def _without_arm(arm: Any) -> NDArray[np.uint8]:
+    """The picture of the scene alone, uint8 [H, W, 3]."""
+    from ropes_ros.sim.scene import TABLE
+
+    kept = arm._model.geom_rgba[:, 3].copy()
+    arm._model.geom_rgba[:, 3] = 0.0
+    arm._model.geom(TABLE).rgba[3] = 1.0
+    picture: NDArray[np.uint8] = arm.render()
+    arm._model.geom_rgba[:, 3] = kept
+    return picture
+
+
+def _differ(pictures: NDArray[np.uint8], other: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Pixels that differ by more than noise, bool, of the pictures' shape without the colours."""
+    apart: NDArray[np.bool_] = np.abs(pictures.astype(int) - other).max(axis=-1) > 12
+    return apart
+
+
+def _union(arm: Any, robot: Robot) -> NDArray[np.uint8]:
+    """The arm at home, and tinted all pixels at which some pose of the box shows it, uint8 [H, W, 3]."""
+    scene = _without_arm(arm)
+    home, pictures = _seen(arm, robot.home[None])[0], _seen(arm, _box_poses(robot))
+    tinted = _differ(pictures, scene).any(axis=0) & ~_differ(home, scene)
+    shown = home.astype(float)
+    shown[tinted] = 0.55 * shown[tinted] + 0.45 * np.array([255.0, 170.0, 60.0])
+    return shown.astype(np.uint8)
+
+
+def _plates(rows: int, columns: int, *, width: float, height: float) -> tuple[Figure, list[Any]]:
+    """A figure of bare panels for pictures."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = list(np.atleast_1d(figure.subplots(rows, columns)).ravel())
+    for axis in axes:
+        axis.set_axis_off()
+    return figure, axes
+
+
+def draw_placement() -> Figure:
+    """The arm at home and all that it sweeps, from six camera placements."""
+    figure, axes = _plates(2, 3, width=9.6, height=5.4)
+    for axis, placement in zip(axes, PLACEMENTS, strict=True):
+        robot, arm = _arm(placement.changes)
+        axis.imshow(_union(arm, robot))
+        axis.set_title(placement.verdict, fontsize=9)
+        arm.close()
+    return figure
+
+
+def draw_box() -> Figure:
+    """Home, some poses of the box, and the region that training will cut out."""
+    from ropes_ros.framing import swept_region
+
+    robot, arm = _arm()
+    home = _seen(arm, robot.home[None])[0]
+    pictures = _seen(arm, _box_poses(robot))
+    region = swept_region(list(pictures), (64, 64))
+    union = _union(arm, robot)
+    arm.close()
+    figure, axes = _plates(1, 3, width=9.6, height=2.8)
+    axes[0].imshow(home)
+    axes[0].set_title("home", fontsize=9)
+    axes[1].imshow(pictures[3])
+    axes[1].set_title("another pose of the box", fontsize=9)
+    axes[2].imshow(union)
+    corner = (region.left - 0.5, region.top - 0.5)
+    axes[2].add_patch(Rectangle(corner, region.width, region.height, fill=False, color="white", lw=1.2))
+    axes[2].set_title("all that is swept, and the region cut out", fontsize=9)
+    return figure
+
+
+def draw_visibility() -> Figure:
+    """Which pixels each joint moves, and how many."""
+    robot, arm = _arm()
+    figure, axes = _plates(2, 3, width=9.6, height=5.0)
+    home = _seen(arm, robot.home[None])[0]
+    for joint, axis in enumerate(axes):
+        u = np.zeros((2, len(robot.joints)))
+        u[:, joint] = -0.5, 0.5
+        first, second = _seen(arm, robot.denormalise(u))
+        moved = _differ(first, second)
+        shown = 0.4 * home.astype(float) + 0.6 * 255.0
+        shown[moved] = (196, 78, 82)
+        axis.imshow(shown.astype(np.uint8))
+        axis.set_title(f"{robot.joint_names[joint]}: {moved.sum():,} pixels change", fontsize=9)
+    arm.close()
+    return figure
+
+
+def draw_intervals() -> Figure:
+    """What a schedule commands of one joint, and the two ends of one of its intervals."""
+    schedule, robot = arm_schedule(), load_robot("arm6")
+    joint = 1
+    segments = [segment for segment in schedule.segments if segment.joint == joint][:8]
+    chosen = max(segments, key=lambda segment: segment.hi - segment.lo)
+    figure = Figure(figsize=(9.6, 2.9), layout="constrained")
+    one, two, three = figure.subplots(1, 3, width_ratios=(1.5, 1.0, 1.0))
+    times = np.arange(0, segments[-1].end_ns, NANOSECONDS // 60)
+    u = robot.normalise(Trajectory(robot, schedule).positions_at(times))[:, joint]
+    one.plot(times / NANOSECONDS, u, color="0.3", lw=1)
+    for segment in segments:
+        ink = INKS[2] if segment is chosen else INKS[0]
+        corner = (segment.start_ns / NANOSECONDS, segment.lo)
+        length = (segment.end_ns - segment.start_ns) / NANOSECONDS
+        one.add_patch(Rectangle(corner, length, segment.hi - segment.lo, color=ink, alpha=0.3, lw=0))
+        one.annotate(segment.level, (corner[0], segment.hi), (0, 2), textcoords="offset points", fontsize=8, color=ink)
+    one.set(xlabel="s", ylabel="u, half ranges about home", ylim=(-1.05, 1.15), xlim=(0, times[-1] / NANOSECONDS))
+    one.set_title(f"{robot.joint_names[joint]}: motion, intervals, levels", fontsize=9)
+    one.spines[["top", "right"]].set_visible(False)
+    _, arm = _arm()
+    for axis, end, value in ((two, "lower", chosen.lo), (three, "upper", chosen.hi)):
+        pose = np.zeros(len(robot.joints))
+        pose[joint] = value
+        axis.imshow(_seen(arm, robot.denormalise(pose)[None])[0])
+        axis.set_axis_off()
+        axis.set_title(f"its {end} end, u = {value:.2f}", fontsize=9)
+    arm.close()
+    return figure
+
+
+def draw_disturbances() -> Figure:
+    """The same pose as it was learned, and disturbed, with what the shipped model says of each."""
+    from ropes_ros.encoder import load_encoder, shipped_model
+    from ropes_ros.sim.look import Look, Patch, Solid
+
+    robot, arm = _arm()
+    position = robot.denormalise(np.array([0.2, -0.3, 0.4, 0.1, -0.2, 0.5]))
+    arm.set_positions(position)
+    covered = np.full((240, 320, 3), 12, dtype=np.uint8)
+    hand = np.full((110, 90, 3), (150, 105, 85), dtype=np.uint8)
+    box = Solid("box", np.array([0.1, 0.1, 0.4]), np.array([-0.1, 0.55, 0.4]), np.eye(3), np.array([0.5, 0.35, 0.2]))
+    looks = {
+        "as in the recording": Look(),
+        "an object beside the arm": Look(solids=(box,)),
+        "something before the arm": Look(patches=(Patch(130, 60, hand, np.ones(hand.shape[:2], dtype=bool)),)),
+        "other light": Look(lamp_rgb=np.array([0.25, 0.25, 0.3]), ambient_rgb=np.array([0.2, 0.18, 0.15])),
+        "camera moved by 5 cm": Look(camera_shift=np.array([0.05, 0.0, 0.0])),
+        "lens covered": Look(patches=(Patch(0, 0, covered, np.ones(covered.shape[:2], dtype=bool)),)),
+    }
+    encoder = load_encoder(shipped_model("arm6"))
+    figure, axes = _plates(2, 3, width=9.6, height=5.4)
+    for axis, (name, look) in zip(axes, looks.items(), strict=True):
+        picture = arm.render(look)
+        said = encoder.run(picture)
+        error = float(np.degrees(np.abs(said.position[0] - position)).mean())
+        spread = float(np.degrees(said.std[0]).mean())
+        axis.imshow(picture)
+        told = f"novelty {float(said.novelty[0]):.1f}, std {spread:.1f} deg, error {error:.1f} deg"
+        axis.set_title(f"{name}\n{told}", fontsize=9)
+    arm.close()
+    return figure
+
+
+PICTURES: dict[str, Callable[[], Figure]] = {
+    "placement": draw_placement,
+    "visibility": draw_visibility,
+    "box": draw_box,
+    "intervals": draw_intervals,
+    "disturbances": draw_disturbances,
+}
+ALL_PICTURES = "pictures"
+COLOURS = 96
+"""Colours of the tutorial's pictures, which keeps their files small."""
+
+
+def _save_small(figure: Figure, path: Path) -> None:
+    """Write a figure with few colours."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, dpi=115, format="png")
+    buffer.seek(0)
+    picture = Image.open(buffer).convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE)
+    picture.save(path, optimize=True)
+
+
 def main(arguments: list[str]) -> None:
     """Write the figures that are named, all when none is, and print the tables."""
-    parser = argparse.ArgumentParser(description="Figures and numbers of docs/method.md.")
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"Some of {', '.join(FIGURES)}.")
+    known = (*FIGURES, *PICTURES)
+    parser = argparse.ArgumentParser(description="Figures and numbers of docs/method.md, pictures of the tutorial.")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"Some of {', '.join((*known, ALL_PICTURES))}.")
     parser.add_argument("--out", type=Path, default=HERE / "images", help="Folder to write to.")
     options = parser.parse_args(arguments)
-    unknown = [name for name in options.names if name not in FIGURES]
+    names = [name for given in options.names or known for name in (PICTURES if given == ALL_PICTURES else (given,))]
+    unknown = [name for name in names if name not in known]
     if unknown:
-        parser.error(f"no figure {unknown[0]!r}: choose from {', '.join(FIGURES)}")
+        parser.error(f"no figure {unknown[0]!r}: choose from {', '.join((*known, ALL_PICTURES))}")
     options.out.mkdir(parents=True, exist_ok=True)
-    for name in options.names or FIGURES:
-        FIGURES[name]().savefig(options.out / f"method-{name}.png", dpi=110, metadata={"Software": None})
-    print(*(table() for table in TABLES), sep="\n\n")
+    for name in names:
+        if name in PICTURES:
+            _save_small(PICTURES[name](), options.out / f"robot-{name}.png")
+        else:
+            FIGURES[name]().savefig(options.out / f"method-{name}.png", dpi=110, metadata={"Software": None})
+    if not options.names or set(names) & set(FIGURES):
+        print(*(table() for table in TABLES), sep="\n\n")
 
 
 if __name__ == "__main__":

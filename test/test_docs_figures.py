@@ -1,4 +1,4 @@
-"""docs/method.md says what docs/figures.py computes, and what that computes is right."""
+"""docs/method.md says what docs/figures.py computes, and what that computes is right; so do the tutorial's pictures."""
 
 import importlib.util
 import re
@@ -35,6 +35,25 @@ def test_every_figure_is_shown_and_there(figures, document):
     shown = re.findall(r"\]\(images/method-(\w+)\.png\)", document)
     assert sorted(shown) == sorted(figures.FIGURES)
     assert all((DOCS / "images" / f"method-{name}.png").is_file() for name in shown)
+
+
+def test_pictures_of_the_tutorial_are_shown_there_and_small(figures):
+    tutorial = (DOCS / "tutorials" / "your_robot.md").read_text(encoding="utf-8")
+    shown = re.findall(r"\]\(\.\./images/robot-(\w+)\.png\)", tutorial)
+    assert sorted(shown) == sorted(figures.PICTURES)
+    assert all((DOCS / "images" / f"robot-{name}.png").stat().st_size < 150_000 for name in shown)
+
+
+def test_a_picture_of_the_tutorial_is_drawn(figures, tmp_path, capsys):
+    pytest.importorskip("mujoco")
+    from ropes_ros.errors import RuntimeSetupError
+
+    try:
+        figures.main(["visibility", "--out", str(tmp_path)])
+    except RuntimeSetupError as error:
+        pytest.skip(str(error))
+    assert [path.name for path in tmp_path.iterdir()] == ["robot-visibility.png"]
+    assert capsys.readouterr().out == ""  # no table of the method
 
 
 def test_what_the_document_links_to_is_there(document):

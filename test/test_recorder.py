@@ -214,6 +214,30 @@ def test_bags_are_split_stopped_and_started_by_service_and_each_is_whole(
     assert held[2] == [last]
 
 
+def test_what_has_arrived_when_the_recorder_is_stopped_is_recorded(
+    rclpy: Any, prepared: tuple[Path, Schedule]
+) -> None:
+    from rclpy.duration import Duration
+    from sensor_msgs.msg import Image
+
+    from ropes_ros.nodes.common import _drain
+
+    folder, _ = prepared
+    stage = recording(*parameters_of(folder))
+    try:
+        images = stage.other.create_publisher(Image, TOPICS["image"], 100)
+        assert stage.start()
+        stage.spin_until(lambda: images.get_subscription_count() > 0, "the recorder listens to the camera")
+        for number in range(60):
+            images.publish(image_cdr(START_NS + number * PERIOD_NS, draw(np.zeros(2), (64, 48))))
+        assert images.wait_for_all_acked(Duration(seconds=20.0))
+        _drain(stage.executor, stage.node)
+    finally:
+        stage.close()
+    with open_bag(folder / "bag") as bag:
+        assert bag.topics[TOPICS["image"]].count == 60
+
+
 def test_an_existing_path_is_refused_and_untouched(rclpy: Any, prepared: tuple[Path, Schedule]) -> None:
     folder, _ = prepared
     (folder / "bag").mkdir()

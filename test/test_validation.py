@@ -209,6 +209,16 @@ def test_a_joint_that_was_not_learned_is_told(long: Case) -> None:
     assert "joint 'joint2' was not learned" in report.sentences[0]
 
 
+def test_a_joint_that_is_known_coarsely_is_told(long: Case) -> None:
+    """Joint 2's angle is off by 0.3 half ranges, about two of its levels' widths."""
+    angle = long.angle.copy()
+    angle[:, 1] += 0.3 * np.random.default_rng(0).standard_normal(len(angle))
+    report = told(long, with_angles(long.frames.images, angle.clip(-1, 1)))
+    assert report.learned.all()
+    assert len(report.sentences) == 1
+    assert "joint 'joint2' is known coarsely" in report.sentences[0]
+
+
 def test_joints_without_labels_are_not_judged(long: Case) -> None:
     labels = long.frames.labels.copy()
     labels[:, 1] = -1

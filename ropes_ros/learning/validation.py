@@ -45,6 +45,8 @@ PRIOR = 0.1
 """Standard deviation beforehand of the weights by which features may change the log odds of the levels."""
 LEARNED_SHARE = 0.1
 """Share of (chance minus floor) that a joint must gain on held-out spans to count as learned."""
+COARSE_SHARE = 0.5
+"""A joint whose level is told with less than this share of what its angle could tell is worth a sentence."""
 
 
 @dataclass(frozen=True)
@@ -437,6 +439,12 @@ def _findings(report: Leakage) -> tuple[str, ...]:
                 f"({report.held_out[joint]:.2f} of {report.chance[joint]:.2f} nats); is it in view, and did it follow "
                 "its commands?"
             )
+        elif (known := (report.chance[joint] - report.held_out[joint]) / told[joint]) < COARSE_SHARE:
+            out.append(
+                f"joint '{name}' is known coarsely: on held-out spans the network tells {known:.0%} of what its angle "
+                f"can tell of its level ({report.held_out[joint]:.2f} nats, Bayes floor {report.floor[joint]:.2f}); "
+                "record longer, or train longer"
+            )
         if gap[joint] > max(GAP_SHARE * told[joint], ERRORS * report.gap_error[joint]):
             out.append(
                 f"joint '{name}': its level is told {gap[joint]:.2f} nats a frame better in spans that were trained on "
@@ -448,12 +456,14 @@ def _findings(report: Leakage) -> tuple[str, ...]:
             out.append(
                 f"joint '{name}': its level is told {below[joint]:.2f} nats a frame better than its angle can tell it: "
                 "the images show the level by something else (motion blur, a light that follows the schedule), or the "
-                "densities are not those commanded; record with dwells in place of sweeps"
+                "densities are not those commanded; record with a shorter exposure, or with slower joints (a lower "
+                "max_velocity in the robot's preset)"
             )
         if report.beyond[joint] > max(BEYOND_NATS, ERRORS * report.beyond_error[joint]):
             out.append(
                 f"joint '{name}': brightness, sharpness or other features of the image tell its level "
                 f"{report.beyond[joint]:.2f} nats a frame better than its estimated angle alone: speed or surroundings "
-                "betray the level; record with dwells in place of sweeps, in a light that does not follow the schedule"
+                "betray the level; record with a shorter exposure or slower joints (a lower max_velocity in the "
+                "robot's preset), in a light that does not follow the schedule"
             )
     return tuple(out)

@@ -29,6 +29,10 @@ from ropes_ros.units import NANOSECONDS
 
 WAKE_S = 0.1
 """How often spinning looks for a signal: Python runs its handlers only between waits."""
+DRAIN_S = 10.0
+"""How long messages that have arrived are still worked off after the process was told to stop."""
+DRAIN_TURNS = 32
+"""Turns of an executor without a message after which none is waiting: a turn may run a timer, or one callback."""
 BURST_S = 0.1
 """Signals this close together count once: terminal and parent may both send one."""
 
@@ -103,8 +107,21 @@ def _spin(node: Any, signals: _Signals) -> None:
     try:
         while rclpy.ok() and not signals.stop:
             executor.spin_once(timeout_sec=WAKE_S)
+        _drain(executor, node)
     finally:
         executor.remove_node(node)
+
+
+def _drain(executor: SingleThreadedExecutor, node: Any) -> None:
+    """Let a node that counts what it has `received` work off what waits in its subscriptions."""
+    deadline = time.monotonic() + DRAIN_S
+    idle = 0
+    while rclpy.ok() and idle < DRAIN_TURNS and time.monotonic() < deadline:
+        before = getattr(node, "received", None)
+        if before is None:
+            return
+        executor.spin_once(timeout_sec=0.0)
+        idle = idle + 1 if node.received == before else 0
 
 
 def _take_down(node: Any) -> bool:

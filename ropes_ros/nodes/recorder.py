@@ -74,6 +74,8 @@ class Recorder(LifecycleNode):
     """Records an intervention bag; see docs/interface.md for topics and parameters."""
 
     def __init__(self) -> None:
+        self.received = 0
+        """Messages since the node's start; `run` works off those that wait until none comes."""
         self._writer: BagWriter | None = None
         self._sources: dict[str, _Source] = {}
         self._clockwork: list[Any] = []
@@ -331,6 +333,7 @@ class Recorder(LifecycleNode):
             )
 
     def _on_message(self, source: _Source, data: bytes) -> None:
+        self.received += 1
         if source.qos is not None and source.qos.transient_local:
             source.retained.append(bytes(data))
         if self._writer is None:
