@@ -26,7 +26,7 @@ from ropes_ros.processes import has_ros
 
 START_S = 90.0
 """How long nodes may take to come up on a busy machine."""
-FILES = ("sim.launch.py", "estimate.launch.py", "record.launch.py")
+FILES = sorted(path.name for path in (ROOT / "launch").glob("*.launch.py"))
 ACTIVE = 3
 """lifecycle_msgs/State.PRIMARY_STATE_ACTIVE."""
 
