@@ -140,8 +140,7 @@ def ended(command: Command, interrupt: bool = True) -> int:
 def test_arguments_are_shown_with_their_descriptions(file: str) -> None:
     done = subprocess.run(["ros2", "launch", "ropes_ros", file, "--show-args"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    for argument in ("'robot':", "'namespace':", "'use_sim_time':"):
-        assert argument in done.stdout
+    assert "'robot':" in done.stdout
     assert "no description given" not in done.stdout
 
 
