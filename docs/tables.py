@@ -58,7 +58,7 @@ def parameters(node: Any) -> list[Parameter]:
     """What a node declares of its own, in its order."""
     found = []
     for name, parameter in node.get_parameters_by_prefix("").items():
-        if name in EVERY_NODE:
+        if name in EVERY_NODE or name.startswith("qos_overrides."):
             continue
         descriptor = node.describe_parameter(name)
         bounds = [
@@ -149,7 +149,7 @@ def _portable(value: Any) -> str | None:
 @contextmanager
 def _without_launch() -> Iterator[MagicMock]:
     """Stand-ins for launch and for what is imported with it; the one of DeclareLaunchArgument."""
-    mine = ("ropes_ros.launching", "ropes_ros.viewers")
+    mine = ("ropes_ros.launching", "ropes_ros.viewers", "ropes_ros.gazebo_launching")
     stand_ins = {name: MagicMock(name=name) for name in LAUNCH_MODULES}
     with patch.dict(sys.modules, stand_ins):
         for name in mine:

@@ -1,11 +1,18 @@
 """The whole job on the built-in arm, as `ropes demo` does it: simulate, record, learn, estimate, and report."""
 
 from launch import LaunchDescription
-from launch.actions import DeclareLaunchArgument, ExecuteProcess, SetEnvironmentVariable, Shutdown
+from launch.actions import (
+    DeclareLaunchArgument,
+    ExecuteProcess,
+    SetEnvironmentVariable,
+    SetLaunchConfiguration,
+    Shutdown,
+)
 from launch.substitutions import EnvironmentVariable, LaunchConfiguration
 from launch_ros.substitutions import ExecutableInPackage
 
 from ropes_ros.launching import failure
+from ropes_ros.viewers import viewers
 
 ARGUMENTS = {
     "robot": ("arm6", "Robot preset with a simulated camera, or path of a preset's YAML"),
@@ -41,5 +48,9 @@ def generate_launch_description() -> LaunchDescription:
             ),
             failure(demo, "ropes demo"),
             demo,
+            # The nodes of the demo have no namespace; its live part runs at the wall clock's time.
+            SetLaunchConfiguration("namespace", ""),
+            SetLaunchConfiguration("use_sim_time", "false"),
+            *viewers(measured=True),
         ]
     )

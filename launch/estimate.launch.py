@@ -4,10 +4,11 @@ from launch import LaunchDescription
 from launch.actions import DeclareLaunchArgument
 
 from ropes_ros.launching import common_arguments, lifecycle_node, params_argument, respawn_argument
+from ropes_ros.viewers import viewers
 
 
 def generate_launch_description() -> LaunchDescription:
-    """One node: estimator."""
+    """One node, estimator, and what shows it."""
     return LaunchDescription(
         [
             *common_arguments(),
@@ -51,5 +52,6 @@ def generate_launch_description() -> LaunchDescription:
                 },
                 respawns=True,
             ),
+            *viewers(),
         ]
     )

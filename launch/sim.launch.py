@@ -4,10 +4,11 @@ from launch import LaunchDescription
 from launch.actions import DeclareLaunchArgument
 
 from ropes_ros.launching import common_arguments, lifecycle_node, params_argument, respawn_argument
+from ropes_ros.viewers import viewers
 
 
 def generate_launch_description() -> LaunchDescription:
-    """One node: sim_arm."""
+    """One node, sim_arm, and what shows it."""
     return LaunchDescription(
         [
             *common_arguments(),
@@ -34,5 +35,6 @@ def generate_launch_description() -> LaunchDescription:
                 {"camera_rate": float, "publish_clock": bool, "real_time_factor": float},
                 respawns=True,
             ),
+            *viewers(measured=True),
         ]
     )

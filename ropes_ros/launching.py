@@ -33,11 +33,18 @@ LEVELS = ("debug", "info", "warn", "error", "fatal")
 _BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 
 
-def common_arguments() -> list[Action]:
-    """The arguments that every launch file of this package takes."""
+def robot_arguments() -> list[Action]:
+    """The arguments that say which robot is meant, and where its names are."""
     return [
         DeclareLaunchArgument("namespace", default_value="", description="Namespace of the nodes"),
         DeclareLaunchArgument("robot", default_value="arm6", description="Robot preset, or path of a preset's YAML"),
+    ]
+
+
+def common_arguments() -> list[Action]:
+    """The arguments of every launch file that starts lifecycle nodes of this package."""
+    return [
+        *robot_arguments(),
         DeclareLaunchArgument("use_sim_time", default_value="false", description="Take the time from /clock"),
         DeclareLaunchArgument(
             "autostart", default_value="true", description="Configure and activate the nodes at launch"

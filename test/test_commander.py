@@ -99,7 +99,7 @@ def _lifecycle_node(world: World) -> type:
         def get_name(self) -> str:
             return self.name
 
-        def create_lifecycle_publisher(self, kind: Any, topic: str, qos: Any) -> Publisher:
+        def create_lifecycle_publisher(self, kind: Any, topic: str, qos: Any, **_: Any) -> Publisher:
             return world.publishers.setdefault(topic, Publisher(topic, qos))
 
         def create_publisher(self, kind: Any, topic: str, qos: Any) -> Publisher:
@@ -113,7 +113,7 @@ def _lifecycle_node(world: World) -> type:
         def get_subscriptions_info_by_topic(self, topic: str) -> list[Any]:
             return [SimpleNamespace(node_name=name, node_namespace="/") for name in world.publishers[topic].listeners]
 
-        def create_subscription(self, kind: Any, topic: str, callback: Any, qos: Any) -> str:
+        def create_subscription(self, kind: Any, topic: str, callback: Any, qos: Any, **_: Any) -> str:
             world.subscriptions[topic] = callback
             return topic
 
@@ -165,6 +165,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
             "ExternalShutdownException": type("ExternalShutdownException", (Exception,), {}),
             "SingleThreadedExecutor": object,
         },
+        "rclpy.qos_overriding_options": {"QoSOverridingOptions": SimpleNamespace(with_default_policies=lambda: None)},
         "rclpy.signals": {"SignalHandlerOptions": SimpleNamespace(NO=0)},
         "rclpy.lifecycle": {
             "LifecycleNode": _lifecycle_node(world),

@@ -476,3 +476,18 @@ def test_a_reloaded_model_takes_over_and_a_broken_one_does_not(
     assert stage.node._encoder is after
     stage.show(10 * SECOND + 2 * FRAME_NS)
     assert stage.counters["published"] == 3
+
+
+def test_reliability_of_the_camera_can_be_set_by_parameter(theatre: Callable[..., Theatre]) -> None:
+    from rclpy.qos import QoSReliabilityPolicy
+
+    name = "qos_overrides./camera/image_raw.subscription.reliability"
+    for given, wanted in ((None, QoSReliabilityPolicy.BEST_EFFORT), ("reliable", QoSReliabilityPolicy.RELIABLE)):
+        stage = theatre(*([] if given is None else [f"{name}:={given}"]))
+        (info,) = stage.other.get_subscriptions_info_by_topic("/camera/image_raw")
+        assert info.qos_profile.reliability == wanted
+        assert stage.node.describe_parameter(name).read_only
+        stage.close()
+        import rclpy
+
+        rclpy.try_shutdown()

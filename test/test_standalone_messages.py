@@ -145,9 +145,17 @@ def test_damaged_bytes_are_refused_in_one_line() -> None:
 
 
 def test_type_hashes_are_those_of_ros() -> None:
-    # From `ros2 topic info -v` of ROS 2 Jazzy.
-    expected = "RIHS01_d31d41a9a4c4bc8eae9be757b0beed306564f7526c88ea6a4588fb9582527d47"
-    assert definitions.type_hash("sensor_msgs/msg/Image") == expected
+    # From `ros2 topic info -v` of ROS 2 Jazzy. A char is a uint8 there.
+    for name, digest in (
+        ("sensor_msgs/msg/Image", "d31d41a9a4c4bc8eae9be757b0beed306564f7526c88ea6a4588fb9582527d47"),
+        ("std_msgs/msg/Char", "3ad2d04dd29ba19d04b16659afa3ccaedd691914b02a64e82e252f2fa6a586a9"),
+        (
+            "rmw_dds_common/msg/ParticipantEntitiesInfo",
+            "91a0593bacdcc50ea9bdcf849a938b128412cc1ea821245c663bcd26f83c295e",
+        ),
+        ("std_srvs/srv/SetBool_Request", "c62fbb99d94e1b25e8ef9e109f9581956bb1b3361a45a4e5810c36a90d29932e"),
+    ):
+        assert definitions.type_hash(name) == f"RIHS01_{digest}"
 
 
 def test_interface_modules_hold_messages_and_services() -> None:

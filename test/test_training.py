@@ -116,8 +116,21 @@ def test_starting_from_a_model_keeps_what_it_knows(frames: FrameSet, plain: Trai
     rate = load_checkpoint(adapted.checkpoint)["optimiser"]["param_groups"][0]["lr"]
     usual = load_checkpoint(fresh.checkpoint)["optimiser"]["param_groups"][0]["lr"]
     assert rate == pytest.approx(INIT_RATE * usual)
+    assert adapted.held_out_loss == min(entry.validation_loss for entry in adapted.history)
     with pytest.raises(TrainingError, match="another init"):
         train(frames, tmp_path / "adapted", config=one, resume=True)
+
+
+def test_what_is_started_from_is_kept_where_training_makes_it_worse(
+    frames: FrameSet, plain: TrainResult, tmp_path: Path
+) -> None:
+    """Adapted at a learning rate that ruins it."""
+    hot = replace(CONFIG, epochs=1, learning_rate=50.0)
+    adapted = train(frames, tmp_path, config=hot, init=plain.checkpoint)
+    assert adapted.best_epoch == 0
+    assert adapted.history[0].validation_loss > adapted.held_out_loss == pytest.approx(plain.held_out_loss, abs=0.05)
+    content, start = (load_checkpoint(result.checkpoint)["best"] for result in (adapted, plain))
+    assert all(torch.equal(content[name], start[name]) for name in start)
 
 
 def test_starting_from_what_does_not_fit_is_refused(frames: FrameSet, plain: TrainResult, tmp_path: Path) -> None:

@@ -180,14 +180,13 @@ def train(
             result, findings = learned.result, learned.findings
     if int(os.environ.get("RANK", "0")) > 0:  # of processes that torchrun started, the first one speaks
         return
-    best = result.history[result.best_epoch - 1]
     if as_json:
         print_json(
             {
                 "checkpoint": str(result.checkpoint),
                 "frames": result.frames,
                 "best_epoch": result.best_epoch,
-                "held_out_loss": best.validation_loss,
+                "held_out_loss": result.held_out_loss,
                 "regime_loss": result.calibration.loss,
                 "floor": result.calibration.bayes_floor,
                 "seconds": result.seconds,
@@ -197,8 +196,9 @@ def train(
         return
     for finding in findings:
         console.print(f"note: {finding}", style="yellow", markup=False)
+    kept = f"epoch {result.best_epoch}" if result.best_epoch else "the weights that were started from"
     console.print(
-        f"kept epoch {result.best_epoch}; regime loss after calibration {result.calibration.loss:.3f}, floor "
+        f"kept {kept}; regime loss after calibration {result.calibration.loss:.3f}, floor "
         f"{result.calibration.bayes_floor:.3f} nats; next: `ropes export {result.checkpoint} models/NAME`"
     )
 

@@ -262,6 +262,7 @@ def refine(
         calibration,
         time.monotonic() - started,
         len(split.train),
+        best.validation_loss if refined else float(content["progress"][2]),
     )
 
 

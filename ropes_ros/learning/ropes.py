@@ -273,6 +273,7 @@ def train_ropes(
         calibration,
         time.monotonic() - started,
         len(run.split.train),
+        history[-1].validation_loss,
         score_differences=matrix,
         reconstruction_error=unexplained,
         classifier_loss=classifier_loss,

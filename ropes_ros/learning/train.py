@@ -135,10 +135,11 @@ class TrainResult:
         checkpoint: File to export from.
         history: One entry an epoch, pretraining first.
         floor: Bayes floor of the regime loss, nats, mean over joints.
-        best_epoch: The epoch whose weights were kept.
+        best_epoch: The epoch whose weights were kept; 0 for those that were started from.
         calibration: Scale of std and reference of novelty.
         seconds: Wall time of training.
         frames: Frames in the training spans.
+        held_out_loss: Loss on validation spans of the weights that were kept.
     """
 
     checkpoint: Path
@@ -148,6 +149,7 @@ class TrainResult:
     calibration: Calibration
     seconds: float
     frames: int
+    held_out_loss: float
 
 
 class TaskFactory(Protocol):
@@ -332,6 +334,10 @@ class _Run:
             noise=self.config.noise,
             occlusion=self.config.occlusion,
         )
+        if stage.final and self.init is not None and state.epoch == stage.first_epoch:
+            # What is started from is kept where no epoch tells the regimes of held-out spans better.
+            state.best_loss, state.best_epoch = self._held_out(stage, state, augmentation), state.epoch
+            state.best_weights = copy.deepcopy(state.average.state_dict())
         while state.epoch < stage.first_epoch + stage.epochs:
             began = time.monotonic()
             losses = self._epoch(stage, state, wrapped, augmentation)
@@ -547,6 +553,7 @@ class _Run:
             calibration,
             time.monotonic() - started,
             len(self.split.train),
+            state.best_loss,
         )
 
 

@@ -23,7 +23,18 @@ from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from ropes_ros.errors import ScheduleError
 from ropes_ros.motion import Motion, Trajectory, WaypointMotion
-from ropes_ros.nodes.common import INACTIVE, Reporter, Statement, described, latched, offer, run, to_stamp, told
+from ropes_ros.nodes.common import (
+    INACTIVE,
+    OVERRIDABLE,
+    Reporter,
+    Statement,
+    described,
+    latched,
+    offer,
+    run,
+    to_stamp,
+    told,
+)
 from ropes_ros.regimes import Schedule, regime_to_msg
 from ropes_ros.robot import Robot, load_robot
 from ropes_ros.streaming import CommandStream, Points, Update
@@ -121,7 +132,9 @@ class Commander(LifecycleNode):
         if self._value("horizon") < 2.0 * self._value("chunk"):
             raise ScheduleError("parameter horizon must be at least twice the parameter chunk")
         self._streamed = self._command_type != "JointTrajectory"
-        self._commands = self.create_lifecycle_publisher(COMMAND_TYPES[self._command_type], "joint_command", 10)
+        self._commands = self.create_lifecycle_publisher(
+            COMMAND_TYPES[self._command_type], "joint_command", 10, qos_overriding_options=OVERRIDABLE
+        )
         self._regimes = self.create_lifecycle_publisher(DiagnosticArray, "ropes/regime", latched(REGIME_DEPTH))
         return TransitionCallbackReturn.SUCCESS
 
@@ -160,7 +173,11 @@ class Commander(LifecycleNode):
         self._measured = {}
         self._finished = self._stopped = False
         self._joint_states = self.create_subscription(
-            JointState, "joint_states", self._on_joint_states, qos_profile_sensor_data
+            JointState,
+            "joint_states",
+            self._on_joint_states,
+            qos_profile_sensor_data,
+            qos_overriding_options=OVERRIDABLE,
         )
         period = 1.0 / self._value("point_rate") if self._streamed else self._value("chunk")
         self._timer = self.create_timer(period, self._tick)

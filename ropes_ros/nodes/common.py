@@ -21,6 +21,7 @@ from rclpy.exceptions import NameValidationException, ParameterException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.qos import QoSDurabilityPolicy, QoSProfile, QoSReliabilityPolicy
+from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.signals import SignalHandlerOptions
 from std_srvs.srv import Trigger
 
@@ -35,6 +36,9 @@ DRAIN_TURNS = 32
 """Turns of an executor without a message after which none is waiting: a turn may run a timer, or one callback."""
 BURST_S = 0.1
 """Signals this close together count once: terminal and parent may both send one."""
+
+OVERRIDABLE = QoSOverridingOptions.with_default_policies()
+"""Topics made with this have read-only parameters `qos_overrides.<topic>...` for history, depth and reliability."""
 
 Transition = Callable[[Any, LifecycleState], TransitionCallbackReturn]
 

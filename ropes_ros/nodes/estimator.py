@@ -28,6 +28,7 @@ from ropes_ros.errors import ModelError, RopesError
 from ropes_ros.images import compressed_to_rgb, to_rgb
 from ropes_ros.nodes.common import (
     INACTIVE,
+    OVERRIDABLE,
     Reporter,
     Statement,
     described,
@@ -108,10 +109,18 @@ class Estimator(LifecycleNode):
         robot = load_robot(self._text("robot"))
         self._encoder, self._robot = self._load(robot), robot
         self._base_frame = self._text("base_frame") or robot.base_link
-        self._states = self.create_lifecycle_publisher(JointState, "~/joint_states", 10)
-        self._raw_states = self.create_lifecycle_publisher(JointState, "~/raw_joint_states", 10)
-        self._poses = self.create_lifecycle_publisher(PoseWithCovarianceStamped, "~/pose", 10)
-        self._debug = self.create_lifecycle_publisher(Image, "~/debug_image", qos_profile_sensor_data)
+        self._states = self.create_lifecycle_publisher(
+            JointState, "~/joint_states", 10, qos_overriding_options=OVERRIDABLE
+        )
+        self._raw_states = self.create_lifecycle_publisher(
+            JointState, "~/raw_joint_states", 10, qos_overriding_options=OVERRIDABLE
+        )
+        self._poses = self.create_lifecycle_publisher(
+            PoseWithCovarianceStamped, "~/pose", 10, qos_overriding_options=OVERRIDABLE
+        )
+        self._debug = self.create_lifecycle_publisher(
+            Image, "~/debug_image", qos_profile_sensor_data, qos_overriding_options=OVERRIDABLE
+        )
         self._transforms = self.create_lifecycle_publisher(TFMessage, "/tf", 10)
         self._model_info = self.create_lifecycle_publisher(String, "~/model_info", latched())
         return TransitionCallbackReturn.SUCCESS
@@ -139,7 +148,9 @@ class Estimator(LifecycleNode):
                 (kind, self._text("image_topic"), self._on_image, newest_only),
                 (CameraInfo, self._text("camera_info_topic"), self._on_camera_info, qos_profile_sensor_data),
             ):
-                self._inputs.append(self.create_subscription(type_, topic, callback, qos))
+                self._inputs.append(
+                    self.create_subscription(type_, topic, callback, qos, qos_overriding_options=OVERRIDABLE)
+                )
             worker = threading.Thread(target=self._work, name="estimator", daemon=True)
             worker.start()
         except Exception:

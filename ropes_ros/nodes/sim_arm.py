@@ -24,7 +24,6 @@ from numpy.typing import NDArray
 from rclpy.clock import Clock, ClockType
 from rclpy.duration import Duration
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
-from rclpy.qos import QoSDurabilityPolicy, QoSProfile, QoSReliabilityPolicy
 from rosgraph_msgs.msg import Clock as ClockMsg
 from sensor_msgs.msg import CameraInfo, Image, JointState
 from std_msgs.msg import Float64MultiArray
@@ -33,7 +32,7 @@ from trajectory_msgs.msg import JointTrajectory
 
 from ropes_ros.command_messages import COMMAND_TYPES, apply_command
 from ropes_ros.errors import RobotError
-from ropes_ros.nodes.common import described, run, to_stamp, told
+from ropes_ros.nodes.common import OVERRIDABLE, described, latched, run, to_stamp, told
 from ropes_ros.robot import Robot, load_robot
 from ropes_ros.sim.agenda import Agenda
 from ropes_ros.sim.arm import SimArm
@@ -140,16 +139,23 @@ class SimArmNode(LifecycleNode):
         # Twice what may be under way unacknowledged, so that nothing is overwritten before it has arrived.
         depth = 10 if self._factor else 2 * WINDOW
         state_depth = 2 * depth * math.ceil(1 + state_rate / image_rate)
-        self._images = self.create_lifecycle_publisher(Image, "camera/image_raw", depth)
-        self._camera_infos = self.create_lifecycle_publisher(CameraInfo, "camera/camera_info", depth)
-        self._states = self.create_lifecycle_publisher(JointState, "joint_states", state_depth)
-        self._clocks = self.create_lifecycle_publisher(ClockMsg, "/clock", 10) if self._publish_clock else None
-        latched = QoSProfile(
-            depth=1, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL, reliability=QoSReliabilityPolicy.RELIABLE
+        self._images = self.create_lifecycle_publisher(
+            Image, "camera/image_raw", depth, qos_overriding_options=OVERRIDABLE
         )
-        self._static_transforms = self.create_lifecycle_publisher(TFMessage, "/tf_static", latched)
+        self._camera_infos = self.create_lifecycle_publisher(
+            CameraInfo, "camera/camera_info", depth, qos_overriding_options=OVERRIDABLE
+        )
+        self._states = self.create_lifecycle_publisher(
+            JointState, "joint_states", state_depth, qos_overriding_options=OVERRIDABLE
+        )
+        self._clocks = self.create_lifecycle_publisher(ClockMsg, "/clock", 10) if self._publish_clock else None
+        self._static_transforms = self.create_lifecycle_publisher(TFMessage, "/tf_static", latched())
         self._commands = self.create_subscription(
-            MESSAGES[self._command_type], "joint_command", self._on_command, 10
+            MESSAGES[self._command_type],
+            "joint_command",
+            self._on_command,
+            10,
+            qos_overriding_options=OVERRIDABLE,
         )
         return TransitionCallbackReturn.SUCCESS
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from ropes_ros.errors import RopesError
 from ropes_ros.robot import Robot
-from ropes_ros.sim.scene import CAMERA_KEYS, optical_rotation, section
+from ropes_ros.simulation import CAMERA_KEYS, optical_rotation, section
 
 Array = npt.NDArray[np.float64]
 

@@ -6,7 +6,6 @@ import ctypes.util
 import math
 import os
 import sys
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ import numpy.typing as npt
 
 from ropes_ros.errors import RobotError, RuntimeSetupError
 from ropes_ros.robot import Robot
+from ropes_ros.simulation import CAMERA_KEYS, optical_rotation, section
 
 RENDERING_HELP = "install the packages libegl1 libgl1 libgl1-mesa-dri (apt) and set MUJOCO_GL=egl"
 
@@ -30,8 +30,6 @@ except (ImportError, AttributeError, OSError, RuntimeError) as error:
 Array = npt.NDArray[np.float64]
 
 CAMERA, TABLE, LAMP, BULB = "camera", "table", "lamp", "bulb"
-CAMERA_KEYS = {"position": 3, "look_at": 3, "fovy": 1}
-"""Keys of a preset's `sim.camera` and how many numbers each holds."""
 _TABLE_SIZE = 8.0  # m, half the edge
 
 
@@ -106,14 +104,6 @@ def build_model(robot: Robot, width: int, height: int, timestep: float, seed: in
         raise RobotError(f"MuJoCo refuses {robot.urdf_path}: {' '.join(str(error).split())}") from error
 
 
-def optical_rotation(position: Array, look_at: Array) -> Array:
-    """Rotation (3, 3) of an optical frame (x right, y down, z forward) that looks from one point at another."""
-    forward = (look_at - position) / np.linalg.norm(look_at - position)
-    right = np.cross(forward, [0.0, 0.0, 1.0])
-    right /= np.linalg.norm(right)
-    return np.column_stack([right, np.cross(forward, right), forward])
-
-
 def _add_surroundings(spec: Any, seed: int) -> None:
     """Add a table that fills the view, a lamp without shadows and a bulb that is off; the seed draws tint and light."""
     rng = np.random.default_rng(seed)
@@ -141,28 +131,3 @@ def _add_surroundings(spec: Any, seed: int) -> None:
         specular=[0.0, 0.0, 0.0],
         castshadow=False,
     )
-
-
-def section(robot: Robot, name: str, lengths: Mapping[str, int]) -> dict[str, Array]:
-    """A part of the preset's `sim` section: each key a list of so many numbers (or one number).
-
-    Raises:
-        RobotError: The part is missing or malformed.
-    """
-    sim = robot.preset.get("sim")
-    entries = sim.get(name) if isinstance(sim, Mapping) else None
-    if not isinstance(entries, Mapping):
-        raise RobotError(f"robot '{robot.name}': its preset has no section sim.{name}: it cannot be simulated")
-    if set(entries) != set(lengths):
-        raise RobotError(f"robot '{robot.name}': sim.{name} must have the keys {', '.join(lengths)}")
-    values = {}
-    for key, length in lengths.items():
-        try:
-            values[key] = np.array(entries[key], dtype=np.float64, ndmin=1)
-        except (TypeError, ValueError):
-            values[key] = np.empty(0)
-        if values[key].shape != (length,) or not np.isfinite(values[key]).all():
-            raise RobotError(
-                f"robot '{robot.name}': sim.{name}.{key} must be {length} finite number(s), got {entries[key]!r}"
-            )
-    return values

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,11 +10,11 @@ from typing import Any
 
 import yaml
 
+from ropes_ros.standalone import yaml_values
 from ropes_ros.standalone.errors import ArgumentsError
 from ropes_ros.standalone.names import Remap
 from ropes_ros.standalone.severity import LoggingSeverity
 
-_FLOAT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
 _FLAGS = tuple(
     f"--{choice}-{what}"
     for choice in ("enable", "disable")
@@ -106,12 +105,15 @@ def _parameter(text: str) -> Override:
     if separator:
         name = bare
     try:
-        parsed = _number(yaml.safe_load(value))
+        parsed = yaml_values.load(value)
     except yaml.YAMLError:
         raise ArgumentsError(
             f"parameter {name}: {value!r} is not valid YAML; quote a string that holds : or #"
         ) from None
-    if parsed is None and value.strip() not in ("null", "~"):
+    problem = yaml_values.list_error(parsed)
+    if problem:
+        raise ArgumentsError(f"-p {text}: {problem}")
+    if parsed is None:
         parsed = ""
     return Override(f"/**/{node}" if separator else "/**", name, parsed, f"-p {text}", required=not separator)
 
@@ -133,7 +135,7 @@ def read_parameters(path: Path) -> list[Override]:
         ArgumentsError: the file is missing or is not a ROS 2 parameter file.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml_values.load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ArgumentsError(f"parameter file {path} cannot be read: {error.strerror or error}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -158,23 +160,17 @@ def _read_section(path: Path, prefix: str, key: str, section: Any, overrides: li
             raise ArgumentsError(f"parameter file {path}: ros__parameters of {node} is not a mapping")
         else:
             for parameter, setting in _flatten("", value or {}):
+                problem = "it has no value" if setting is None else yaml_values.list_error(setting)
+                if problem:
+                    raise ArgumentsError(f"parameter file {path}: parameter {parameter} of {node}: {problem}")
                 overrides.append(Override(node, parameter, setting, str(path), required=False))
-
-
-def _number(value: Any) -> Any:
-    """YAML 1.2's floats such as 1e-3, which PyYAML reads as text."""
-    if isinstance(value, str) and _FLOAT.fullmatch(value):
-        return float(value)
-    if isinstance(value, list):
-        return [_number(item) for item in value]
-    return value
 
 
 def _flatten(prefix: str, values: dict[Any, Any]) -> list[tuple[str, Any]]:
     result: list[tuple[str, Any]] = []
     for key, value in values.items():
         name = f"{prefix}{key}"
-        result.extend(_flatten(f"{name}.", value) if isinstance(value, dict) else [(name, _number(value))])
+        result.extend(_flatten(f"{name}.", value) if isinstance(value, dict) else [(name, value)])
     return result
 
 

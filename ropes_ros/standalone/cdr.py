@@ -25,7 +25,6 @@ _PADDING = tuple(bytes(n) for n in range(8))
 NUMBERS: dict[str, tuple[str, str | None]] = {
     "bool": ("?", None),
     "byte": ("c", None),
-    "char": ("B", "B"),
     "int8": ("b", "b"),
     "uint8": ("B", "B"),
     "int16": ("h", "h"),

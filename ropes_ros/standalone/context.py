@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ropes_ros.standalone import arguments, log
 from ropes_ros.standalone.discovery import Membership, domain_id
-from ropes_ros.standalone.errors import DiscoveryError, NotInitializedException, StandaloneError
+from ropes_ros.standalone.errors import DiscoveryError, MisuseError, NotInitializedException
 from ropes_ros.standalone.graph import Graph
 
 if TYPE_CHECKING:
@@ -64,11 +64,11 @@ class Context:
         """Read the command line and join the domain.
 
         Raises:
-            StandaloneError: the context is already initialised.
+            MisuseError: the context is already initialised.
             ArgumentsError, DiscoveryError: the command line or the environment is malformed.
         """
         if self._ok:
-            raise StandaloneError("Context.init() must only be called once")
+            raise MisuseError("Context.init() must only be called once")
         self.arguments = arguments.parse(args)
         if initialize_logging:
             for name, level in self.arguments.log_levels.items():

@@ -36,6 +36,11 @@ _SERVICES: dict[str, tuple[str, str]] = {
         "rcl_interfaces/Parameter[] parameters",
         f"{_RESULTS} result",
     ),
+    "rcl_interfaces/srv/GetLoggerLevels": ("string[] names", "rcl_interfaces/LoggerLevel[] levels"),
+    "rcl_interfaces/srv/SetLoggerLevels": (
+        "rcl_interfaces/LoggerLevel[] levels",
+        "rcl_interfaces/SetLoggerLevelsResult[] results",
+    ),
     "lifecycle_msgs/srv/ChangeState": ("lifecycle_msgs/Transition transition", "bool success"),
     "lifecycle_msgs/srv/GetState": ("", "lifecycle_msgs/State current_state"),
     "lifecycle_msgs/srv/GetAvailableStates": ("", "lifecycle_msgs/State[] available_states"),
@@ -47,6 +52,21 @@ _SERVICES: dict[str, tuple[str, str]] = {
 _EMPTY_MEMBER: Any = ("structure_needs_at_least_one_member", (Nodetype.BASE, ("uint8", 0)))
 
 
+def _plain(desc: Any) -> Any:
+    """A field's type with uint8 for char, which is what it is in ROS 2: also where types are hashed."""
+    if desc[0] == Nodetype.NAME:
+        return desc
+    if desc[0] == Nodetype.BASE:
+        return (desc[0], ("uint8", desc[1][1])) if desc[1][0] == "char" else desc
+    inner, limit = desc[1]
+    return desc[0], (_plain(inner), limit)
+
+
+def _replace_char() -> None:
+    for name, (constants, fields) in tuple(STORE.fielddefs.items()):
+        STORE.fielddefs[name] = (constants, [(field, _plain(desc)) for field, desc in fields])
+
+
 def _register_services() -> None:
     for name, halves in _SERVICES.items():
         for half, text in zip(("Request", "Response"), halves, strict=True):
@@ -55,6 +75,7 @@ def _register_services() -> None:
             STORE.register({full_name: (constants, fields or [_EMPTY_MEMBER])})
 
 
+_replace_char()
 _register_services()
 
 

@@ -5,19 +5,25 @@ from __future__ import annotations
 import inspect
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from ropes_ros.standalone import wire
 from ropes_ros.standalone.duration import Duration
-from ropes_ros.standalone.errors import InvalidHandle, MessageError, UnsupportedError
+from ropes_ros.standalone.errors import CallbackError, InvalidHandle, MessageError, UnsupportedError
 from ropes_ros.standalone.events import (
     PublisherEventCallbacks,
+    QoSLivelinessChangedInfo,
+    QoSLivelinessLostInfo,
     QoSMessageLostInfo,
+    QoSOfferedDeadlineMissedInfo,
     QoSOfferedIncompatibleQoSInfo,
     QoSPublisherMatchedInfo,
+    QoSRequestedDeadlineMissedInfo,
     QoSRequestedIncompatibleQoSInfo,
     QoSSubscriptionMatchedInfo,
     SubscriptionEventCallbacks,
+    info,
 )
 from ropes_ros.standalone.messages import Message, deserialize_message, serialize_message
 from ropes_ros.standalone.qos import QoSPolicyKind, QoSProfile
@@ -130,11 +136,13 @@ class Publisher:
                 )
         status = self._writer.matched_status()
         if self._events.matched is not None and (status.total_count_change or status.current_count_change):
-            self._events.matched(
-                QoSPublisherMatchedInfo(
-                    status.total_count, status.total_count_change, status.current_count, status.current_count_change
-                )
-            )
+            self._events.matched(info(QoSPublisherMatchedInfo, status))
+        status = self._writer.deadline_status()
+        if self._events.deadline is not None and status.total_count_change:
+            self._events.deadline(info(QoSOfferedDeadlineMissedInfo, status))
+        status = self._writer.liveliness_status()
+        if self._events.liveliness is not None and status.total_count_change:
+            self._events.liveliness(info(QoSLivelinessLostInfo, status))
 
     @property
     def event_entity(self) -> Any:
@@ -175,7 +183,7 @@ class Subscription:
         self.callback_group = callback_group
         self._node = node
         self._events = event_callbacks
-        self._with_info = _positional(callback) >= 2
+        self._with_info = _takes_info(callback, f"topic {topic}")
         self._reader: Any = wire.Reader(
             node.context.participant,
             f"rt{topic}",
@@ -228,13 +236,13 @@ class Subscription:
                 self._node.get_logger().error(f"topic {self.topic}: {error}", throttle_duration_sec=5.0)
                 return True
         if self._with_info:
-            info = {
+            details = {
                 "source_timestamp": stamp,
                 "received_timestamp": time.time_ns(),
                 "publication_sequence_number": None,
                 "reception_sequence_number": None,
             }
-            self.callback(message, info)
+            self.callback(message, details)
         else:
             self.callback(message)
         return True
@@ -261,11 +269,13 @@ class Subscription:
             self._events.message_lost(QoSMessageLostInfo(lost, change))
         status = self._reader.matched_status()
         if self._events.matched is not None and (status.total_count_change or status.current_count_change):
-            self._events.matched(
-                QoSSubscriptionMatchedInfo(
-                    status.total_count, status.total_count_change, status.current_count, status.current_count_change
-                )
-            )
+            self._events.matched(info(QoSSubscriptionMatchedInfo, status))
+        status = self._reader.deadline_status()
+        if self._events.deadline is not None and status.total_count_change:
+            self._events.deadline(info(QoSRequestedDeadlineMissedInfo, status))
+        status = self._reader.liveliness_status()
+        if self._events.liveliness is not None and (status.alive_count_change or status.not_alive_count_change):
+            self._events.liveliness(info(QoSLivelinessChangedInfo, status))
 
     def destroy(self) -> None:
         """Leave the topic."""
@@ -276,11 +286,14 @@ class Subscription:
         self._reader = None
 
 
-def _positional(callback: Callable[..., Any]) -> int:
-    """How many positional arguments a callback requires."""
+def _takes_info(callback: Callable[..., Any], where: str) -> bool:
+    """Whether a callback wants a message's info beside the message."""
     try:
-        parameters = inspect.signature(callback).parameters.values()
-    except (TypeError, ValueError):
-        return 1
-    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    return sum(p.kind in positional and p.default is inspect.Parameter.empty for p in parameters)
+        signature = inspect.signature(callback)
+    except (TypeError, ValueError):  # written in C
+        return False
+    for arguments in ((None,), (None, None)):
+        with suppress(TypeError):
+            signature.bind(*arguments)
+            return len(arguments) == 2
+    raise CallbackError(f"{where}: the callback {callback!r} must take a message, or a message and its info")

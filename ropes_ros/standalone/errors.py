@@ -13,7 +13,15 @@ class UnsupportedError(StandaloneError, AttributeError):
     """A part of rclpy's API that the standalone runtime does not have."""
 
 
-class ArgumentsError(StandaloneError):
+class MisuseError(StandaloneError, RuntimeError):
+    """The runtime was used in an order that it does not allow."""
+
+
+class CallbackError(StandaloneError, RuntimeError):
+    """A callback does not take what it would be called with."""
+
+
+class ArgumentsError(StandaloneError, RuntimeError):
     """The ROS command line (--ros-args) or a parameter file is malformed."""
 
 
@@ -25,11 +33,11 @@ class MessageError(StandaloneError):
     """Bytes are not a message of the type that the topic carries."""
 
 
-class LifecycleError(StandaloneError):
+class LifecycleError(StandaloneError, RuntimeError):
     """A lifecycle node could not be configured or activated."""
 
 
-class NotInitializedException(StandaloneError):
+class NotInitializedException(StandaloneError, RuntimeError):
     """rclpy.init() has not been called, or the context is shut down."""
 
     def __init__(self) -> None:
@@ -96,5 +104,5 @@ class ParameterImmutableException(ParameterException):
     """A read-only parameter was set."""
 
 
-class InvalidHandle(StandaloneError):
+class InvalidHandle(StandaloneError, RuntimeError):
     """An entity was used after it was destroyed."""

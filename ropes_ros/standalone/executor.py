@@ -6,6 +6,7 @@ and runs the callbacks. Nothing polls.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -13,12 +14,14 @@ from typing import TYPE_CHECKING, Any
 from cyclonedds.core import GuardCondition, WaitSet
 
 from ropes_ros.standalone.context import Context, ExternalShutdownException, get_default_context
-from ropes_ros.standalone.errors import StandaloneError, UnsupportedError
+from ropes_ros.standalone.errors import MisuseError, UnsupportedError
 from ropes_ros.standalone.future import Future
 from ropes_ros.standalone.wire import DDS_INFINITY
 
 if TYPE_CHECKING:
     from ropes_ros.standalone.node import Node
+
+_LEAVE_SECONDS = 1.0
 
 __all__ = ["Executor", "ExternalShutdownException", "MultiThreadedExecutor", "SingleThreadedExecutor"]
 
@@ -43,11 +46,18 @@ class Executor:
         self._attached: dict[int, Any] = {}
         self._woken = False
         self._is_shutdown = False
+        self._busy = threading.RLock()
         self._waitset: Any = WaitSet(self._context.participant)
         self._guard: Any = GuardCondition(self._context.participant)
         self._waitset.attach(self._guard)
         self._context.add_waker(self.wake)
-        self._context.on_close(self.shutdown)
+        self._context.on_close(self._leave)
+
+    def __enter__(self) -> Executor:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.shutdown()
 
     @property
     def context(self) -> Context:
@@ -64,9 +74,9 @@ class Executor:
         if node in self._nodes:
             return False
         if node.context is not self._context:
-            raise StandaloneError(f"node {node.get_fully_qualified_name()} belongs to another context")
+            raise MisuseError(f"node {node.get_fully_qualified_name()} belongs to another context")
         self._nodes.append(node)
-        node.executor = node.watched_by = self
+        node.executor = node._ropes_watched_by = self
         self.wake()
         return True
 
@@ -97,18 +107,38 @@ class Executor:
         raise UnsupportedError("Executor.create_task is not supported by the standalone runtime; use a timer or thread")
 
     def shutdown(self, timeout_sec: float | None = None) -> bool:
-        """Drop the nodes and the wait set."""
-        if self._waitset is None:
-            return True
+        """End spinning, then drop the nodes and the wait set.
+
+        Args:
+            timeout_sec: Seconds to wait for a callback that another thread runs; None or negative for any number.
+
+        Returns:
+            Whether spinning has ended; else nothing is dropped.
+        """
         self._is_shutdown = True
         self.wake()
+        if not self._busy.acquire(timeout=-1 if timeout_sec is None or timeout_sec < 0 else timeout_sec):
+            return False
+        try:
+            self._drop()
+        finally:
+            self._busy.release()
+        return True
+
+    def _leave(self) -> None:
+        """Shut down before the participant goes, even under a callback that does not end."""
+        if not self.shutdown(_LEAVE_SECONDS):
+            self._drop()
+
+    def _drop(self) -> None:
+        if self._waitset is None:
+            return
         for node in tuple(self._nodes):
             self.remove_node(node)
         self.update()
         self._context.remove_waker(self.wake)
         self._attached.clear()
         self._waitset = self._guard = None
-        return True
 
     # -- spinning ------------------------------------------------------------------------------------------------
 
@@ -128,7 +158,7 @@ class Executor:
 
     def spin_once(self, timeout_sec: float | None = None) -> None:
         """Run what is ready, each source once, waiting up to the timeout (None: for ever) for something."""
-        self._spin_until(lambda: True, timeout_sec)
+        self._spin_until(None, timeout_sec)
 
     def spin_until_future_complete(self, future: Future, timeout_sec: float | None = None) -> None:
         """Run callbacks until a future is done."""
@@ -145,17 +175,16 @@ class Executor:
         if not future.done():
             self.spin_once(timeout_sec)
 
-    def _spin_until(self, enough: Callable[[], bool], timeout_sec: float | None) -> None:
-        """Spin until callbacks ran and there is enough, or the time is up."""
+    def _spin_until(self, enough: Callable[[], bool] | None, timeout_sec: float | None) -> None:
+        """Spin until there is enough (None: until a callback ran), or the time is up."""
         if not self._context.ok():
             self._raise_if_interrupted()
             raise ExternalShutdownException
         endless = timeout_sec is None or timeout_sec < 0
         end = 0 if endless else time.monotonic_ns() + int((timeout_sec or 0) * 1e9)
         while self._context.ok() and not self._is_shutdown:
-            if self._spin(DDS_INFINITY if endless else max(0, end - time.monotonic_ns())) and enough():
-                return
-            if enough() and not endless and time.monotonic_ns() >= end:
+            ran = self._spin(DDS_INFINITY if endless else max(0, end - time.monotonic_ns()))
+            if ran if enough is None else enough():
                 return
             if not endless and time.monotonic_ns() >= end:
                 return
@@ -167,6 +196,10 @@ class Executor:
 
     def _spin(self, timeout_ns: int) -> bool:
         """One round: timers that are due, then each source that is ready once; whether any callback ran."""
+        with self._busy:
+            return self._round(timeout_ns)
+
+    def _round(self, timeout_ns: int) -> bool:
         self._context.spinning += 1
         try:
             self._start_nodes()
@@ -184,8 +217,8 @@ class Executor:
 
     def _start_nodes(self) -> None:
         for node in tuple(self._nodes):
-            if not node.started:
-                node.start()
+            if not node._ropes_started:
+                node._ropes_start()
 
     def _run_timers(self) -> bool:
         ran = False
@@ -230,16 +263,16 @@ class Executor:
 
     def update(self) -> None:
         """Let the wait set watch what the nodes have now, and nothing else, so that what is destroyed can go."""
-        versions = [(id(node), node.version) for node in self._nodes]
+        versions = [(id(node), node._ropes_version) for node in self._nodes]
         if versions == self._versions or self._waitset is None:
             return
         self._versions = versions
-        sources = [source for node in self._nodes for source in node.sources()]
+        sources = [source for node in self._nodes for source in node._ropes_sources()]
         known = set(map(id, sources))
         kept = [source for source in self._sources if id(source) in known]
         old = set(map(id, kept))
         self._sources = kept + [source for source in sources if id(source) not in old]
-        self._eventful = [entity for node in self._nodes for entity in node.eventful()]
+        self._eventful = [entity for node in self._nodes for entity in node._ropes_eventful()]
         wanted = {
             id(entity): entity
             for entity in (

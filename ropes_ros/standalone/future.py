@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,7 @@ class Future:
         self._result: Any = None
         self._exception: BaseException | None = None
         self._callbacks: list[Callable[[Future], Any]] = []
+        self._lock = threading.Lock()
 
     def done(self) -> bool:
         """Whether a result or exception is set."""
@@ -53,12 +55,15 @@ class Future:
 
     def add_done_callback(self, callback: Callable[[Future], Any]) -> None:
         """Call back when done, at once if it is."""
-        if self._done or self._cancelled:
+        with self._lock:
+            waiting = not self._done and not self._cancelled
+            if waiting:
+                self._callbacks.append(callback)
+        if not waiting:
             callback(self)
-        else:
-            self._callbacks.append(callback)
 
     def _call_back(self) -> None:
-        callbacks, self._callbacks = self._callbacks, []
+        with self._lock:
+            callbacks, self._callbacks = self._callbacks, []
         for callback in callbacks:
             callback(self)

@@ -92,7 +92,7 @@ class SimpleManagedEntity(ManagedEntity):
             def call(self: SimpleManagedEntity, *args: Any, **kwargs: Any) -> Any:
                 if self._enabled:
                     return method(self, *args, **kwargs)
-                return None if when_not_enabled is None else when_not_enabled(self, *args, **kwargs)
+                return None if when_not_enabled is None else when_not_enabled()
 
             return call
 
@@ -116,9 +116,10 @@ class LifecycleNode(Node):
     """A node with the states unconfigured, inactive, active and finalized."""
 
     def __init__(self, node_name: str, *, enable_communication_interface: bool = True, **options: Any) -> None:
-        self._state = STATES["unconfigured"]
-        self._managed: list[ManagedEntity] = []
-        self._failure: str = ""
+        self._ropes_state = STATES["unconfigured"]
+        self._ropes_managed: list[ManagedEntity] = []
+        self._ropes_failure: str = ""
+        self._ropes_lifecycle_services: LifecycleServices | None = None
         super().__init__(node_name, **options)
         try:
             descriptor = message_class("rcl_interfaces/msg/ParameterDescriptor")(
@@ -126,37 +127,39 @@ class LifecycleNode(Node):
             )
             self.declare_parameter(AUTOSTART, True, descriptor)
             if enable_communication_interface:
-                self._lifecycle_services = LifecycleServices(self)
+                self._ropes_lifecycle_services = LifecycleServices(self)
         except Exception:
             super().destroy_node()
             raise
 
     @property
-    def lifecycle_state(self) -> LifecycleState:
+    def _ropes_lifecycle_state(self) -> LifecycleState:
         """The current state."""
-        return self._state
+        return self._ropes_state
 
-    def start(self) -> None:
+    def _ropes_start(self) -> None:
         """Configure and activate.
 
         Raises:
             LifecycleError: the node refused or failed; its own log says why.
         """
-        self.started = True
+        self._ropes_started = True
         if self.get_parameter(AUTOSTART).value:
             for step, trigger in (("configured", self.trigger_configure), ("activated", self.trigger_activate)):
                 if not self.context.ok():
                     return
                 result = trigger()
                 if result != TransitionCallbackReturn.SUCCESS:
-                    reason = self._failure or "see its log above"
+                    reason = self._ropes_failure or "see its log above"
                     raise LifecycleError(f"node {self.get_fully_qualified_name()} could not be {step}: {reason}")
-        super().start()
+        super()._ropes_start()
 
     def create_lifecycle_publisher(self, *args: Any, **kwargs: Any) -> LifecyclePublisher:
         """Publish on a topic while the node is active."""
+        if "publisher_class" in kwargs:
+            raise TypeError("create_lifecycle_publisher takes no publisher_class")
         publisher: LifecyclePublisher = self.create_publisher(*args, publisher_class=LifecyclePublisher, **kwargs)
-        self._managed.append(publisher)
+        self._ropes_managed.append(publisher)
         return publisher
 
     def destroy_lifecycle_publisher(self, publisher: LifecyclePublisher) -> bool:
@@ -165,21 +168,23 @@ class LifecycleNode(Node):
 
     def destroy_publisher(self, publisher: Any) -> bool:
         """Leave a topic; False where the publisher is not this node's."""
-        if publisher in self._managed:
-            self._managed.remove(publisher)
+        if publisher in self._ropes_managed:
+            self._ropes_managed.remove(publisher)
         return super().destroy_publisher(publisher)
 
     def add_managed_entity(self, entity: ManagedEntity) -> None:
         """Let an entity follow the node's transitions."""
-        self._managed.append(entity)
+        if not isinstance(entity, ManagedEntity):
+            raise TypeError(f"expected a rclpy.lifecycle.ManagedEntity, not {entity!r}")
+        self._ropes_managed.append(entity)
 
     def destroy_node(self) -> None:
         """Deactivate and shut down, then leave the graph."""
         # A node that was interrupted within its constructor lacks what its callbacks expect.
-        if not self._destroyed and (self.started or self._state.label != "unconfigured"):
-            if self._state.label == "active":
+        if not self._ropes_destroyed and (self._ropes_started or self._ropes_state.label != "unconfigured"):
+            if self._ropes_state.label == "active":
                 self.trigger_deactivate()
-            if self._state.label in ("unconfigured", "inactive", "active"):
+            if self._ropes_state.label in ("unconfigured", "inactive", "active"):
                 self.trigger_shutdown()
         super().destroy_node()
 
@@ -187,30 +192,30 @@ class LifecycleNode(Node):
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Set up; the managed entities follow."""
-        return self._tell(lambda entity: entity.on_configure(state))
+        return self._ropes_tell(lambda entity: entity.on_configure(state))
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Undo on_configure; the managed entities follow."""
-        return self._tell(lambda entity: entity.on_cleanup(state))
+        return self._ropes_tell(lambda entity: entity.on_cleanup(state))
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Release everything; the managed entities follow."""
-        return self._tell(lambda entity: entity.on_shutdown(state))
+        return self._ropes_tell(lambda entity: entity.on_shutdown(state))
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Begin; the managed entities follow, and lifecycle publishers publish from now on."""
-        return self._tell(lambda entity: entity.on_activate(state))
+        return self._ropes_tell(lambda entity: entity.on_activate(state))
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Pause; the managed entities follow, and lifecycle publishers publish no more."""
-        return self._tell(lambda entity: entity.on_deactivate(state))
+        return self._ropes_tell(lambda entity: entity.on_deactivate(state))
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Recover from an error: SUCCESS leads to unconfigured, all else to finalized."""
-        return TransitionCallbackReturn.ERROR
+        """Recover from an error: SUCCESS leads to unconfigured, all else to finalized; the managed entities follow."""
+        return self._ropes_tell(lambda entity: entity.on_error(state))
 
-    def _tell(self, callback: Callable[[ManagedEntity], TransitionCallbackReturn]) -> TransitionCallbackReturn:
-        for entity in tuple(self._managed):
+    def _ropes_tell(self, callback: Callable[[ManagedEntity], TransitionCallbackReturn]) -> TransitionCallbackReturn:
+        for entity in tuple(self._ropes_managed):
             result = callback(entity)
             if result != TransitionCallbackReturn.SUCCESS:
                 return result
@@ -220,67 +225,72 @@ class LifecycleNode(Node):
 
     def trigger_configure(self) -> TransitionCallbackReturn:
         """unconfigured -> inactive."""
-        return self.trigger(TRANSITIONS["configure"])
+        return self._ropes_trigger(TRANSITIONS["configure"])
 
     def trigger_cleanup(self) -> TransitionCallbackReturn:
         """inactive -> unconfigured."""
-        return self.trigger(TRANSITIONS["cleanup"])
+        return self._ropes_trigger(TRANSITIONS["cleanup"])
 
     def trigger_activate(self) -> TransitionCallbackReturn:
         """inactive -> active."""
-        return self.trigger(TRANSITIONS["activate"])
+        return self._ropes_trigger(TRANSITIONS["activate"])
 
     def trigger_deactivate(self) -> TransitionCallbackReturn:
         """active -> inactive."""
-        return self.trigger(TRANSITIONS["deactivate"])
+        return self._ropes_trigger(TRANSITIONS["deactivate"])
 
     def trigger_shutdown(self) -> TransitionCallbackReturn:
         """Any primary state -> finalized."""
-        return self.trigger(TRANSITIONS["shutdown"])
+        return self._ropes_trigger(TRANSITIONS["shutdown"])
 
-    def trigger(self, transition: Transition) -> TransitionCallbackReturn:
+    def _ropes_trigger(self, transition: Transition) -> TransitionCallbackReturn:
         """Go through a transition.
 
         Raises:
             LifecycleError: the current state does not allow it.
         """
-        start = self._state
+        start = self._ropes_state
         if start.label not in transition.starts:
             raise LifecycleError(
                 f"node {self.get_fully_qualified_name()} cannot {transition.label} in state {start.label}"
             )
-        self._state = STATES[transition.during]
-        result = self._call(transition.callback, start)
+        self._ropes_go(transition.during)
+        result = self._ropes_call(transition.callback, start)
         if result == TransitionCallbackReturn.SUCCESS:
-            self._state = STATES[transition.success]
+            self._ropes_go(transition.success)
         elif result == TransitionCallbackReturn.FAILURE:
-            self._state = STATES[transition.failure]
+            self._ropes_go(transition.failure)
         else:
-            self._state = STATES["errorprocessing"]
-            recovered = self._call("on_error", start) == TransitionCallbackReturn.SUCCESS
-            self._state = STATES["unconfigured" if recovered else "finalized"]
+            self._ropes_go("errorprocessing")
+            recovered = self._ropes_call("on_error", start) == TransitionCallbackReturn.SUCCESS
+            self._ropes_go("unconfigured" if recovered else "finalized")
         return result
 
-    def _call(self, callback: str, state: LifecycleState) -> TransitionCallbackReturn:
-        self._failure = self._failure if callback == "on_error" else ""
+    def _ropes_go(self, label: str) -> None:
+        before, self._ropes_state = self._ropes_state, STATES[label]
+        if self._ropes_lifecycle_services is not None:
+            self._ropes_lifecycle_services.publish(before, self._ropes_state)
+
+    def _ropes_call(self, callback: str, state: LifecycleState) -> TransitionCallbackReturn:
+        self._ropes_failure = self._ropes_failure if callback == "on_error" else ""
         log.last_errors.pop(self.get_logger().name, None)
         try:
             result = getattr(self, callback)(state)
         except RopesError as error:
-            self._failure = str(error)
+            self._ropes_failure = str(error)
             self.get_logger().error(f"{callback}: {error}")
             return TransitionCallbackReturn.ERROR
         except Exception as error:
-            self._failure = f"{callback} raised {type(error).__name__}: {' '.join(str(error).split())}"
+            self._ropes_failure = f"{callback} raised {type(error).__name__}: {' '.join(str(error).split())}"
             self.get_logger().error(f"{callback} failed:\n{traceback.format_exc().rstrip()}")
             return TransitionCallbackReturn.ERROR
         if not isinstance(result, TransitionCallbackReturn):
-            self._failure = f"{callback} must return a TransitionCallbackReturn, not {result!r}"
-            self.get_logger().error(self._failure)
+            self._ropes_failure = f"{callback} must return a TransitionCallbackReturn, not {result!r}"
+            self.get_logger().error(self._ropes_failure)
             return TransitionCallbackReturn.ERROR
         answer: TransitionCallbackReturn = result
-        if answer != TransitionCallbackReturn.SUCCESS and not self._failure:
-            self._failure = log.last_errors.get(self.get_logger().name, "").rpartition("\n")[2]
+        if answer != TransitionCallbackReturn.SUCCESS and not self._ropes_failure:
+            self._ropes_failure = log.last_errors.get(self.get_logger().name, "").rpartition("\n")[2]
         return answer
 
 

@@ -142,9 +142,14 @@ def get_logger(name: str) -> RcutilsLogger:
     return RcutilsLogger(name)
 
 
-def set_logger_level(name: str, level: LoggingSeverity | int) -> None:
+def set_logger_level(name: str, level: LoggingSeverity | int, detailed_error: bool = False) -> None:
     """Show a logger's messages from this severity on; the empty name is the default of all."""
     _levels[name] = LoggingSeverity(level)
+
+
+def get_logger_level(name: str) -> LoggingSeverity:
+    """The severity that is set for a logger itself; UNSET where it takes its parent's."""
+    return _levels.get(name, LoggingSeverity.UNSET)
 
 
 def get_logger_effective_level(name: str) -> LoggingSeverity:

@@ -23,11 +23,10 @@ from ropes_ros.standalone import cdr, definitions
 from ropes_ros.standalone.errors import MessageError
 
 _M = TypeVar("_M", bound="Message")
-_IDL_NAMES = {"bool": "boolean", "byte": "octet", "char": "uint8", "float32": "float", "float64": "double"}
+_IDL_NAMES = {"bool": "boolean", "byte": "octet", "float32": "float", "float64": "double"}
 _INTEGER_RANGES = {
     **{f"int{bits}": (-(1 << bits - 1), (1 << bits - 1) - 1) for bits in (8, 16, 32, 64)},
     **{f"uint{bits}": (0, (1 << bits) - 1) for bits in (8, 16, 32, 64)},
-    "char": (0, 255),
 }
 _ORDERS = ("<", ">")
 _NATIVE = "<" if sys.byteorder == "little" else ">"

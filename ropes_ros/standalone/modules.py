@@ -24,6 +24,7 @@ from ropes_ros.standalone import (
     node,
     parameters,
     qos,
+    qos_overriding,
     real_rclpy,
     runtime,
     services,
@@ -94,6 +95,10 @@ def _contents() -> dict[str, dict[str, Any]]:
         },
         "rclpy.publisher": {"Publisher": endpoints.Publisher},
         "rclpy.qos": {**_public(qos), **_QOS_NAMES, "InvalidQoSProfileException": errors.InvalidQoSProfileException},
+        "rclpy.qos_overriding_options": {
+            "InvalidQosOverridesError": qos_overriding.InvalidQosOverridesError,
+            "QoSOverridingOptions": qos_overriding.QoSOverridingOptions,
+        },
         "rclpy.qos_event": events_public,
         "rclpy.serialization": {
             "serialize_message": messages.serialize_message,

@@ -13,6 +13,7 @@ from ropes_ros.standalone.errors import (
     InvalidTopicNameException,
 )
 
+_MAX_LENGTH = 255
 _NODE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _TOKEN = r"[A-Za-z_][A-Za-z0-9_]*"
 _NAME = re.compile(rf"(?:~|~/{_TOKEN}(?:/{_TOKEN})*|/?{_TOKEN}(?:/{_TOKEN})*)")
@@ -29,9 +30,10 @@ class Remap:
 
 def check_node_name(name: str) -> str:
     """The name, or InvalidNodeNameException."""
-    if not _NODE.fullmatch(name):
+    if not _NODE.fullmatch(name) or len(name) > _MAX_LENGTH:
         raise InvalidNodeNameException(
-            f"node name {name!r} is not valid: letters, digits and underscores, not starting with a digit"
+            f"node name {name!r} is not valid: letters, digits and underscores, not starting with a digit, at most "
+            f"{_MAX_LENGTH}"
         )
     return name
 
@@ -39,7 +41,6 @@ def check_node_name(name: str) -> str:
 def check_namespace(namespace: str) -> str:
     """The absolute namespace, or InvalidNamespaceException."""
     full = namespace if namespace.startswith("/") else f"/{namespace}"
-    full = full.rstrip("/") or "/"
     if full != "/" and not _NAME.fullmatch(full):
         raise InvalidNamespaceException(f"namespace {namespace!r} is not valid: names separated by slashes")
     return full
@@ -85,13 +86,11 @@ def remap(full_name: str, node: str, namespace: str, rules: Sequence[Remap], ser
 
 
 def remap_node(node: str, namespace: str, rules: Sequence[Remap]) -> tuple[str, str]:
-    """A node's name and namespace after `__node`, `__name` and `__ns` rules."""
-    new_name, new_namespace = node, namespace
-    for rule in reversed(rules):
-        if rule.node not in (None, node):
-            continue
-        if rule.source in ("__node", "__name"):
-            new_name = rule.target
-        elif rule.source == "__ns":
-            new_namespace = rule.target
-    return new_name, new_namespace
+    """A node's name and namespace after `__node`, `__name` and `__ns` rules, of which the first that fits counts."""
+
+    def first(sources: tuple[str, ...], name: str) -> str | None:
+        fitting = (rule for rule in rules if rule.source in sources and rule.node in (None, name))
+        return next((rule.target for rule in fitting), None)
+
+    new_name = first(("__node", "__name"), node) or node
+    return new_name, first(("__ns",), new_name) or namespace

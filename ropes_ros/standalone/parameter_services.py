@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ropes_ros.standalone.errors import ParameterException
@@ -30,41 +31,28 @@ class ParameterServices:
                 service_class(f"rcl_interfaces/srv/{kind}"), f"~/{name}", callback, qos_profile=qos_profile_parameters
             )
 
-    def _value(self, name: str) -> Any:
-        parameter = self._node.parameters.peek(name)
-        if parameter is None:
-            return message_class("rcl_interfaces/msg/ParameterValue")()
-        return parameter.get_parameter_value()
-
     def _describe(self, request: Any, response: Any) -> Any:
-        for name in request.names:
-            if self._node.has_parameter(name):
-                response.descriptors.append(self._node.parameters.descriptor(name))
-            else:
-                response.descriptors.append(message_class("rcl_interfaces/msg/ParameterDescriptor")(name=name))
+        response.descriptors = self._all(self._node.describe_parameter, request.names)
         return response
 
     def _types(self, request: Any, response: Any) -> Any:
-        response.types = [self._value(name).type for name in request.names]
+        response.types = self._all(self._node.get_parameter_type, request.names)
         return response
 
     def _get(self, request: Any, response: Any) -> Any:
-        response.values = [self._value(name) for name in request.names]
+        response.values = self._all(lambda name: self._node.get_parameter(name).get_parameter_value(), request.names)
         return response
 
+    @staticmethod
+    def _all(look_up: Callable[[str], Any], names: list[str]) -> list[Any]:
+        """What is known of each name; nothing at all where one is not declared or has no value, as in rclpy."""
+        try:
+            return [look_up(name) for name in names]
+        except ParameterException:
+            return []
+
     def _list(self, request: Any, response: Any) -> Any:
-        names, prefixes = [], set()
-        for name in self._node.parameters.declared():
-            for prefix in request.prefixes or [""]:
-                below = name.removeprefix(f"{prefix}.") if prefix else name
-                inside = not prefix or name == prefix or below != name
-                if inside and (request.depth == 0 or below.count(".") < request.depth):
-                    names.append(name)
-                    if "." in name:
-                        prefixes.add(name.rpartition(".")[0])
-                    break
-        response.result.names = names
-        response.result.prefixes = sorted(prefixes)
+        response.result = self._node.list_parameters(list(request.prefixes), request.depth)
         return response
 
     def _set(self, request: Any, response: Any) -> Any:

@@ -6,6 +6,7 @@ import difflib
 import math
 from array import array
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
@@ -25,6 +26,9 @@ from ropes_ros.standalone.errors import (
 from ropes_ros.standalone.messages import message_class
 
 _VALUE = "rcl_interfaces/msg/ParameterValue"
+_DESCRIPTOR = "rcl_interfaces/msg/ParameterDescriptor"
+_DEFAULT = "its default"
+_RELATIVE_TOLERANCE = 1e-6  # rclpy's
 _FIELDS = (
     "", "bool_value", "integer_value", "double_value", "string_value",
     "byte_array_value", "bool_array_value", "integer_array_value", "double_array_value", "string_array_value",
@@ -157,18 +161,37 @@ def parameter_value_to_python(message: Any) -> Any:
 
 
 SetCallback = Callable[[list[Parameter]], Any]
+PreSetCallback = Callable[[list[Parameter]], list[Parameter]]
+_NO_PARAMETERS = "parameter list cannot be empty; a pre-set callback of the node may have removed what was in it"
+
+
+@dataclass
+class Changes:
+    """What one step has done to a node's parameters."""
+
+    new: list[Parameter] = field(default_factory=list)
+    changed: list[Parameter] = field(default_factory=list)
+    deleted: list[Parameter] = field(default_factory=list)
 
 
 class Parameters:
     """The parameters of one node."""
 
-    def __init__(self, node: str, overrides: Sequence[Override], allow_undeclared: bool) -> None:
+    def __init__(
+        self,
+        node: str,
+        overrides: Sequence[Override],
+        allow_undeclared: bool,
+        publish: Callable[[Changes], Any] = lambda changes: None,
+    ) -> None:
         self._node = node
         self._values: dict[str, Parameter] = {}
         self._descriptors: dict[str, Any] = {}
         self._overrides: dict[str, tuple[Any, str]] = {}
         self._required: dict[str, str] = {}
-        self._allow_undeclared = allow_undeclared
+        self._publish = publish
+        self.allow_undeclared = allow_undeclared
+        self.before_set: list[PreSetCallback] = []
         self.on_set: list[SetCallback] = []
         self.after_set: list[Callable[[list[Parameter]], Any]] = []
         for override in overrides:
@@ -180,14 +203,18 @@ class Parameters:
     # -- declaration ---------------------------------------------------------------------------------------------
 
     def declare(self, name: str, value: Any, descriptor: Any, ignore_override: bool) -> Parameter:
-        """Declare a parameter; an override takes the place of the default value."""
+        """Declare a parameter; an override takes the place of the default value.
+
+        Raises:
+            ParameterException: the name is empty or declared, or the value is refused.
+            ValueError: value and descriptor leave the type open, or say it twice.
+        """
+        if not name:
+            raise InvalidParameterException(f"the name of a parameter of node {self._node} is empty")
         if name in self._values:
             raise ParameterAlreadyDeclaredException(f"parameter {name!r} of node {self._node} is declared already")
-        if not name or name.startswith((".", "/")) or any(c.isspace() for c in name):
-            raise InvalidParameterException(f"parameter name {name!r} of node {self._node} is not valid")
-        descriptor = descriptor or message_class("rcl_interfaces/msg/ParameterDescriptor")()
         kind, default = self._kind_and_default(name, value, descriptor)
-        source = "its default"
+        source = _DEFAULT
         if not ignore_override and name in self._overrides:
             default, source = self._overrides[name]
             if isinstance(default, (list, tuple)) and not default and kind != _Type.NOT_SET:
@@ -204,11 +231,15 @@ class Parameters:
             del self._descriptors[name]
             raise
         self._values[name] = parameter
-        self._tell([parameter])
+        self._tell([parameter], Changes(new=[parameter]))
         return parameter
 
     def _kind_and_default(self, name: str, value: Any, descriptor: Any) -> tuple[_Type, Any]:
         if isinstance(value, _Type):
+            if value == _Type.NOT_SET:
+                raise ValueError(f"{self._label(name)} cannot be declared with the type NOT_SET")
+            if descriptor.dynamic_typing:
+                raise ValueError(f"{self._label(name)} is declared with a type and with dynamic_typing; choose one")
             return value, None
         value = _plain(value)
         try:
@@ -217,22 +248,19 @@ class Parameters:
             raise InvalidParameterTypeException(
                 f"{self._label(name)} cannot hold {value!r}: use a bool, int, float, str or a list of one of them"
             ) from None
+        if descriptor.dynamic_typing:
+            return _Type.NOT_SET, value
         if kind == _Type.NOT_SET:
-            if descriptor.type:
-                kind = _Type(descriptor.type)
-            elif not descriptor.dynamic_typing:
-                raise InvalidParameterTypeException(
-                    f"{self._label(name)} is declared without value or type; give one, or set dynamic_typing"
-                )
-        return (_Type.NOT_SET if descriptor.dynamic_typing else kind), value
+            raise ValueError(f"{self._label(name)} is declared without value or type; give one, or set dynamic_typing")
+        return kind, value
 
     def declared(self) -> list[str]:
         """Names of all declared parameters."""
         return list(self._values)
 
-    def overridden(self) -> list[str]:
-        """Names for which the command line or a file gives values."""
-        return list(self._overrides)
+    def overridden(self) -> dict[str, Any]:
+        """Names and values that the command line, a file or the node's constructor gives."""
+        return {name: value for name, (value, _) in self._overrides.items()}
 
     def undeclared_overrides(self) -> dict[str, str]:
         """Names from the command line that nothing has declared, with their arguments."""
@@ -246,10 +274,14 @@ class Parameters:
 
     def undeclare(self, name: str) -> None:
         """Remove a parameter."""
-        self.descriptor(name)
+        if name not in self._values:
+            raise self._not_declared(name)
         if self._descriptors[name].read_only:
             raise ParameterImmutableException(f"{self._label(name)} is read only and cannot be undeclared")
         del self._values[name], self._descriptors[name]
+
+    def _not_declared(self, name: str) -> ParameterNotDeclaredException:
+        return ParameterNotDeclaredException(f"node {self._node} has not declared parameter {name!r}")
 
     # -- reading -------------------------------------------------------------------------------------------------
 
@@ -261,9 +293,9 @@ class Parameters:
         """A parameter, which must be declared and, unless dynamically typed, have a value."""
         parameter = self._values.get(name)
         if parameter is None:
-            if self._allow_undeclared:
+            if self.allow_undeclared:
                 return Parameter(name, _Type.NOT_SET, None)
-            raise ParameterNotDeclaredException(f"node {self._node} has not declared parameter {name!r}")
+            raise self._not_declared(name)
         if parameter.value is None and not self._descriptors[name].dynamic_typing:
             raise ParameterUninitializedException(f"{self._label(name)} has no value; give one with -p {name}:=value")
         return parameter
@@ -274,23 +306,54 @@ class Parameters:
 
     def descriptor(self, name: str) -> Any:
         """A parameter's descriptor."""
-        if name not in self._descriptors:
-            raise ParameterNotDeclaredException(f"node {self._node} has not declared parameter {name!r}")
-        return self._descriptors[name]
+        if name in self._descriptors:
+            return self._descriptors[name]
+        if self.allow_undeclared:
+            return message_class(_DESCRIPTOR)()
+        raise self._not_declared(name)
+
+    def below(self, prefixes: Sequence[str], depth: int) -> tuple[list[str], list[str]]:
+        """Names below any of the prefixes (none: all), and the prefixes that those have.
+
+        Args:
+            prefixes: Parts of names before a dot.
+            depth: How many more parts a name may have; 0 for any number.
+        """
+        found, parents = [], []
+        for name in self._values:
+            for prefix in prefixes or [""]:
+                rest = name.removeprefix(f"{prefix}.") if prefix else name
+                inside = not prefix or name == prefix or rest != name
+                if inside and (depth == 0 or rest.count(".") < depth or name == prefix):
+                    found.append(name)
+                    parent = name.rpartition(".")[0]
+                    if parent and parent not in parents:
+                        parents.append(parent)
+                    break
+        return found, parents
 
     # -- setting -------------------------------------------------------------------------------------------------
 
     def set_all(self, parameters: Iterable[Parameter]) -> Any:
-        """Set parameters together: all or none.
+        """Set parameters together: all or none. A parameter of type NOT_SET removes one that allows it.
 
         Returns:
             rcl_interfaces/SetParametersResult.
+
+        Raises:
+            ParameterNotDeclaredException: one is not declared, and the node does not allow that.
         """
         result = message_class("rcl_interfaces/msg/SetParametersResult")
+        wanted = list(parameters)
+        if self.before_set:
+            wanted = [parameter for callback in self.before_set for parameter in callback(wanted)]
+            if not wanted:
+                return result(successful=False, reason=_NO_PARAMETERS)
+        for parameter in wanted:
+            if parameter.name not in self._values and not self.allow_undeclared:
+                raise self._not_declared(parameter.name)
         checked: list[Parameter] = []
-        for parameter in parameters:
-            if parameter.name not in self._values and not self._allow_undeclared:
-                raise ParameterNotDeclaredException(f"node {self._node} has not declared parameter {parameter.name!r}")
+        for parameter in wanted:
             descriptor = self._descriptors.get(parameter.name)
             if descriptor is not None and descriptor.read_only:
                 return result(successful=False, reason=f"{self._label(parameter.name)} is read only")
@@ -301,14 +364,26 @@ class Parameters:
         refused = self._ask_callbacks(checked)
         if refused:
             return result(successful=False, reason=refused)
-        for parameter in checked:
-            if parameter.name not in self._descriptors:
-                self._descriptors[parameter.name] = message_class("rcl_interfaces/msg/ParameterDescriptor")(
-                    name=parameter.name, type=parameter.type_.value, dynamic_typing=True
-                )
-            self._values[parameter.name] = parameter
-        self._tell(checked)
+        self._tell(checked, self._store(checked))
         return result(successful=True)
+
+    def _store(self, parameters: list[Parameter]) -> Changes:
+        changes = Changes()
+        for parameter in parameters:
+            name = parameter.name
+            if parameter.type_ == _Type.NOT_SET:
+                changes.deleted.append(parameter)
+                self._values.pop(name, None)
+                self._descriptors.pop(name, None)
+                continue
+            before = self._values.get(name)
+            (changes.new if before is None or before.value is None else changes.changed).append(parameter)
+            self._values[name] = parameter
+            if name not in self._descriptors:
+                self._descriptors[name] = message_class(_DESCRIPTOR)(name=name, dynamic_typing=True)
+            if self._descriptors[name].dynamic_typing:
+                self._descriptors[name].type = parameter.type_.value
+        return changes
 
     def _label(self, name: str) -> str:
         return f"parameter {name!r} of node {self._node}"
@@ -318,36 +393,42 @@ class Parameters:
         descriptor = self._descriptors.get(name)
         if descriptor is None or descriptor.dynamic_typing:
             try:
-                return Parameter(name, None, value)
+                parameter = Parameter(name, None, value)
             except TypeError:
                 raise InvalidParameterTypeException(
                     f"{self._label(name)} cannot hold {value!r} ({source}): use a bool, int, float, str or a list of "
                     "one of them"
                 ) from None
-        kind = _Type(descriptor.type)
+            if source != "set" and descriptor is not None:
+                descriptor.type = parameter.type_.value
+        else:
+            parameter = self._typed(name, _Type(descriptor.type), value, source)
+        reason = "" if descriptor is None else _out_of_range(parameter.value, descriptor)
+        if reason:
+            raise InvalidParameterValueException(f"{self._label(name)} must be {reason}, not {value!r} ({source})")
+        return parameter
+
+    def _typed(self, name: str, kind: _Type, value: Any, source: str) -> Parameter:
         if value is None:
-            if source == "its default":
-                return Parameter(name, kind, None)
+            if source == _DEFAULT:
+                return Parameter(name, _Type.NOT_SET, None)
             raise InvalidParameterTypeException(f"{self._label(name)} must be {kind.name}, not empty ({source})")
         if not kind.check(value):
             raise InvalidParameterTypeException(
                 f"{self._label(name)} must be {kind.name}, not {value!r} ({source}){_type_hint(kind, value)}"
             )
-        for item in value if isinstance(value, (list, tuple, array)) else [value]:
-            reason = _out_of_range(item, descriptor)
-            if reason:
-                raise InvalidParameterValueException(f"{self._label(name)} must be {reason}, not {value!r} ({source})")
         return Parameter(name, kind, list(value) if isinstance(value, tuple) else value)
 
     def _ask_callbacks(self, parameters: list[Parameter]) -> str:
-        for callback in self.on_set:
+        for callback in tuple(self.on_set):
             result = callback(parameters)
             if not result.successful:
                 return str(result.reason) or "refused by the node"
         return ""
 
-    def _tell(self, parameters: list[Parameter]) -> None:
-        for callback in self.after_set:
+    def _tell(self, parameters: list[Parameter], changes: Changes) -> None:
+        self._publish(changes)
+        for callback in tuple(self.after_set):
             callback(parameters)
 
 
@@ -370,13 +451,18 @@ def _out_of_range(value: Any, descriptor: Any) -> str:
         ranges = descriptor.floating_point_range
     else:
         return ""
+    whole = isinstance(value, int)
+
+    def close(one: Any, other: Any) -> bool:
+        return bool(one == other) if whole else math.isclose(one, other, rel_tol=_RELATIVE_TOLERANCE)
+
     for limits in ranges:
-        lower, upper, step = limits.from_value, limits.to_value, limits.step
-        at_end = isinstance(value, float) and (math.isclose(value, lower) or math.isclose(value, upper))
-        if at_end:
+        lower, upper = sorted((limits.from_value, limits.to_value))
+        step = limits.step
+        if close(value, lower) or close(value, upper):
             continue
-        if not lower <= value <= upper:
+        if not lower < value < upper:
             return f"in [{lower}, {upper}]"
-        if step and not math.isclose((value - lower) / step, round((value - lower) / step), abs_tol=1e-9):
+        if step and not close(lower + round((value - lower) / step) * step, value):
             return f"in [{lower}, {upper}] in steps of {step}"
     return ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from enum import Enum, IntEnum
 from typing import Any
 
@@ -11,7 +12,26 @@ from ropes_ros.standalone.errors import InvalidQoSProfileException
 INFINITE = Duration(seconds=9223372036, nanoseconds=854775807)
 
 
-class HistoryPolicy(IntEnum):
+class PolicyEnum(IntEnum):
+    """Base of the policies, with the short names that command line tools use."""
+
+    @classmethod
+    def short_keys(cls) -> list[str]:
+        """The short names of all values, such as `best_effort`."""
+        return [member.name.lower() for member in cls]
+
+    @classmethod
+    def get_from_short_key(cls, name: str) -> int:
+        """The number of a short name."""
+        return cls[name.upper()].value
+
+    @property
+    def short_key(self) -> str:
+        """The short name."""
+        return self.name.lower()
+
+
+class HistoryPolicy(PolicyEnum):
     """How many samples are kept."""
 
     SYSTEM_DEFAULT = 0
@@ -20,7 +40,7 @@ class HistoryPolicy(IntEnum):
     UNKNOWN = 3
 
 
-class ReliabilityPolicy(IntEnum):
+class ReliabilityPolicy(PolicyEnum):
     """Whether lost samples are sent again."""
 
     SYSTEM_DEFAULT = 0
@@ -30,7 +50,7 @@ class ReliabilityPolicy(IntEnum):
     BEST_AVAILABLE = 4
 
 
-class DurabilityPolicy(IntEnum):
+class DurabilityPolicy(PolicyEnum):
     """Whether a late joiner receives the last samples."""
 
     SYSTEM_DEFAULT = 0
@@ -40,7 +60,7 @@ class DurabilityPolicy(IntEnum):
     BEST_AVAILABLE = 4
 
 
-class LivelinessPolicy(IntEnum):
+class LivelinessPolicy(PolicyEnum):
     """How a publisher shows that it is alive."""
 
     SYSTEM_DEFAULT = 0
@@ -65,20 +85,43 @@ class QoSPolicyKind(IntEnum):
     AVOID_ROS_NAMESPACE_CONVENTIONS = 1 << 9
 
 
-class QoSProfile:
-    """A set of policies for one publisher, subscription or service."""
+def qos_policy_name_from_kind(policy_kind: QoSPolicyKind | int) -> str:
+    """The name of a policy that an event gives by number."""
+    return QoSPolicyKind(policy_kind).name
 
-    __slots__ = (
-        "avoid_ros_namespace_conventions",
-        "deadline",
-        "depth",
-        "durability",
-        "history",
-        "lifespan",
-        "liveliness",
-        "liveliness_lease_duration",
-        "reliability",
-    )
+
+_TYPES: dict[str, type] = {
+    "history": HistoryPolicy,
+    "depth": int,
+    "reliability": ReliabilityPolicy,
+    "durability": DurabilityPolicy,
+    "lifespan": Duration,
+    "deadline": Duration,
+    "liveliness": LivelinessPolicy,
+    "liveliness_lease_duration": Duration,
+    "avoid_ros_namespace_conventions": bool,
+}
+_DEFAULT_DEPTH = 10
+
+
+class QoSProfile:
+    """A set of policies for one publisher, subscription or service.
+
+    Raises:
+        InvalidQoSProfileException: neither history nor depth is given, or a policy has a value that it cannot have.
+    """
+
+    __slots__ = tuple(_TYPES)
+
+    history: HistoryPolicy
+    depth: int
+    reliability: ReliabilityPolicy
+    durability: DurabilityPolicy
+    lifespan: Duration
+    deadline: Duration
+    liveliness: LivelinessPolicy
+    liveliness_lease_duration: Duration
+    avoid_ros_namespace_conventions: bool
 
     def __init__(
         self,
@@ -99,17 +142,30 @@ class QoSProfile:
             history = HistoryPolicy.KEEP_LAST
         if history == HistoryPolicy.KEEP_LAST and depth is None:
             raise InvalidQoSProfileException("a QoS profile with KEEP_LAST history needs a depth")
-        if depth is not None and (not isinstance(depth, int) or depth < 0):
-            raise InvalidQoSProfileException(f"the depth of a QoS profile must be a whole number, not {depth!r}")
-        self.history = HistoryPolicy(history)
-        self.depth = depth or 0
-        self.reliability = ReliabilityPolicy(reliability)
-        self.durability = DurabilityPolicy(durability)
+        self.history = history
+        self.depth = _DEFAULT_DEPTH if depth is None else depth
+        self.reliability = reliability
+        self.durability = durability
         self.lifespan = lifespan or Duration()
         self.deadline = deadline or Duration()
-        self.liveliness = LivelinessPolicy(liveliness)
+        self.liveliness = liveliness
         self.liveliness_lease_duration = liveliness_lease_duration or Duration()
         self.avoid_ros_namespace_conventions = avoid_ros_namespace_conventions
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name not in _TYPES:
+            raise AttributeError(f"a QoS profile has no policy {name!r}; it has {', '.join(_TYPES)}")
+        kind = _TYPES[name]
+        try:
+            value = kind(value) if issubclass(kind, IntEnum) else value
+        except ValueError:
+            raise InvalidQoSProfileException(f"{value!r} is no {name} of a QoS profile") from None
+        wrong_depth = name == "depth" and isinstance(value, int) and (isinstance(value, bool) or value < 0)
+        if not isinstance(value, kind) or wrong_depth:
+            raise InvalidQoSProfileException(f"the {name} of a QoS profile must be a {kind.__name__}, not {value!r}")
+        if name == "depth" and value == 0 and self.history == HistoryPolicy.KEEP_LAST:
+            warnings.warn("KEEP_LAST with a depth of 0 could keep nothing; a depth of 1 is used", stacklevel=3)
+        object.__setattr__(self, name, value)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, QoSProfile):
@@ -134,6 +190,7 @@ def as_profile(qos: QoSProfile | int) -> QoSProfile:
 qos_profile_default = QoSProfile(depth=10)
 qos_profile_system_default = QoSProfile(
     history=HistoryPolicy.SYSTEM_DEFAULT,
+    depth=0,
     reliability=ReliabilityPolicy.SYSTEM_DEFAULT,
     durability=DurabilityPolicy.SYSTEM_DEFAULT,
 )
@@ -147,6 +204,7 @@ qos_profile_rosout_default = QoSProfile(
 )
 qos_profile_unknown = QoSProfile(
     history=HistoryPolicy.UNKNOWN,
+    depth=0,
     reliability=ReliabilityPolicy.UNKNOWN,
     durability=DurabilityPolicy.UNKNOWN,
     liveliness=LivelinessPolicy.UNKNOWN,
@@ -156,6 +214,7 @@ qos_profile_unknown = QoSProfile(
 class QoSPresetProfiles(Enum):
     """The profiles that rclpy names."""
 
+    UNKNOWN = qos_profile_unknown
     DEFAULT = qos_profile_default
     SYSTEM_DEFAULT = qos_profile_system_default
     SENSOR_DATA = qos_profile_sensor_data
@@ -163,6 +222,11 @@ class QoSPresetProfiles(Enum):
     PARAMETERS = qos_profile_parameters
     PARAMETER_EVENTS = qos_profile_parameter_events
     ACTION_STATUS_DEFAULT = qos_profile_action_status_default
+
+    @classmethod
+    def short_keys(cls) -> list[str]:
+        """The short keys of all profiles."""
+        return [member.lower() for member in cls.__members__]
 
     @classmethod
     def get_from_short_key(cls, name: str) -> Any:

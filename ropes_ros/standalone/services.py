@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
+import threading
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -178,6 +179,19 @@ class Client:
                 return False
             time.sleep(_POLL_S)
         return False
+
+    def call(self, request: Any, timeout_sec: float | None = None) -> Any:
+        """Send a request and wait for the response, which an executor must take in another thread.
+
+        Returns:
+            The response, or None where the timeout comes first.
+        """
+        done = threading.Event()
+        future = self.call_async(request)
+        future.add_done_callback(lambda _: done.set())
+        if not done.wait(timeout_sec):
+            self.remove_pending_request(future)
+        return future.result()
 
     def call_async(self, request: Any) -> Future:
         """Send a request; the future completes when the reply is taken by a spinning executor."""

@@ -23,6 +23,15 @@ class Transition(NamedTuple):
     failure: str
 
 
+class Edge(NamedTuple):
+    """One arrow of the state machine: its number and name in lifecycle_msgs, and the states that it joins."""
+
+    number: int
+    label: str
+    start: str
+    goal: str
+
+
 STATES: dict[str, LifecycleState] = {
     label: LifecycleState(label, number)
     for label, number in (
@@ -58,3 +67,34 @@ TRANSITIONS: dict[str, Transition] = {
         ),
     )
 }
+
+# What a transition callback says leads from a transition state to a primary one; the numbers are in lifecycle_msgs.
+_OUTCOMES = ("transition_success", "transition_failure", "transition_error")
+_FIRST_OUTCOME = {
+    "configuring": 10,
+    "cleaningup": 20,
+    "activating": 30,
+    "deactivating": 40,
+    "shuttingdown": 50,
+    "errorprocessing": 60,
+}
+_GOALS = {
+    **{
+        transition.during: (transition.success, transition.failure, "errorprocessing")
+        for transition in TRANSITIONS.values()
+    },
+    "errorprocessing": ("unconfigured", "finalized", "finalized"),
+}
+
+EDGES: list[Edge] = [
+    *(
+        Edge(number, transition.label, start, transition.during)
+        for transition in TRANSITIONS.values()
+        for start, number in transition.starts.items()
+    ),
+    *(
+        Edge(number + index, label, start, goal)
+        for start, number in _FIRST_OUTCOME.items()
+        for index, (label, goal) in enumerate(zip(_OUTCOMES, _GOALS[start], strict=True))
+    ),
+]

@@ -52,7 +52,6 @@ _POLICY_KINDS = {
 _SCALARS: dict[str, Any] = {
     "bool": bool,
     "byte": idl.byte,
-    "char": idl.uint8,
     "string": str,
     **{f"{kind}{bits}": getattr(idl, f"{kind}{bits}") for kind in ("int", "uint") for bits in (8, 16, 32, 64)},
     "float32": idl.float32,
@@ -165,7 +164,7 @@ def to_dds_qos(profile: QoSProfile, where: str, user_data: bytes, ignore_local: 
 
 def from_dds_qos(qos: Any) -> QoSProfile:
     """The profile of a discovered endpoint; history is not on the wire and stays UNKNOWN."""
-    profile = QoSProfile(history=HistoryPolicy.UNKNOWN, liveliness=LivelinessPolicy.AUTOMATIC)
+    profile = QoSProfile(history=HistoryPolicy.UNKNOWN, depth=0, liveliness=LivelinessPolicy.AUTOMATIC)
     if Policy.Reliability.BestEffort in qos:
         profile.reliability = ReliabilityPolicy.BEST_EFFORT
     if Policy.Durability.Volatile not in qos and Policy.Durability in qos:
@@ -189,7 +188,12 @@ class Writer:
     def __init__(self, participant: Any, name: str, struct: Any, qos: Any) -> None:
         self._struct = struct
         self.entity: Any = DataWriter(participant, Topic(participant, name, struct), qos)
-        self.entity.set_status_mask(DDSStatus.OfferedIncompatibleQos | DDSStatus.PublicationMatched)
+        self.entity.set_status_mask(
+            DDSStatus.OfferedIncompatibleQos
+            | DDSStatus.PublicationMatched
+            | DDSStatus.OfferedDeadlineMissed
+            | DDSStatus.LivelinessLost
+        )
 
     @property
     def gid(self) -> bytes:
@@ -232,6 +236,14 @@ class Writer:
         """Counts of matched readers and their change since the last call."""
         return self.entity.get_publication_matched_status()
 
+    def deadline_status(self) -> Any:
+        """How often the offered deadline was missed, and its change since the last call."""
+        return self.entity.get_offered_deadline_missed_status()
+
+    def liveliness_status(self) -> Any:
+        """How often the writer was found dead, and its change since the last call."""
+        return self.entity.get_liveliness_lost_status()
+
 
 class Reader:
     """A DDS reader of CDR bytes."""
@@ -239,7 +251,11 @@ class Reader:
     def __init__(self, participant: Any, name: str, struct: Any, qos: Any) -> None:
         self.entity: Any = DataReader(participant, Topic(participant, name, struct), qos)
         self.entity.set_status_mask(
-            DDSStatus.RequestedIncompatibleQos | DDSStatus.SubscriptionMatched | DDSStatus.SampleLost
+            DDSStatus.RequestedIncompatibleQos
+            | DDSStatus.SubscriptionMatched
+            | DDSStatus.SampleLost
+            | DDSStatus.RequestedDeadlineMissed
+            | DDSStatus.LivelinessChanged
         )
         self.condition = ReadCondition(self.entity, _Sample.Any | _View.Any | _Instance.Any)
 
@@ -267,6 +283,14 @@ class Reader:
     def matched_status(self) -> Any:
         """Counts of matched writers and their change since the last call."""
         return self.entity.get_subscription_matched_status()
+
+    def deadline_status(self) -> Any:
+        """How often the requested deadline was missed, and its change since the last call."""
+        return self.entity.get_requested_deadline_missed_status()
+
+    def liveliness_status(self) -> Any:
+        """Counts of live and dead writers, and their changes since the last call."""
+        return self.entity.get_liveliness_changed_status()
 
     def lost(self) -> tuple[int, int]:
         """Total count of lost messages and its change since the last call."""
