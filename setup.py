@@ -28,7 +28,14 @@ EXTRAS = {
     "standalone": ["cyclonedds>=11"],
     "cpu": ["onnxruntime>=1.20"],
     "gpu": ["onnxruntime-gpu>=1.20"],
-    "test": ["pytest>=8", "hypothesis>=6.100", "mypy>=1.15", "ruff>=0.11", "types-PyYAML>=6.0.12"],
+    "test": [
+        "pytest>=8",
+        "hypothesis>=6.100",
+        "mypy>=1.15",
+        "ruff>=0.11",
+        "types-PyYAML>=6.0.12",
+        "catkin_pkg>=1.0",
+    ],
 }
 
 setup(

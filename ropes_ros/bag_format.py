@@ -18,7 +18,8 @@ from typing import Any
 import yaml
 from mcap.writer import MCAP0_MAGIC
 
-from ropes_ros.errors import BagError
+from ropes_ros.errors import BagError, RopesError
+from ropes_ros.yaml_text import parse_yaml
 
 SCHEMA_VERSION = 1
 READABLE_VERSIONS = (1,)
@@ -145,7 +146,7 @@ class BagHeader:
                 },
                 schema_version=int(version),
             )
-        except (KeyError, ValueError, TypeError, AttributeError) as error:
+        except (KeyError, ValueError, TypeError, AttributeError, RecursionError, OverflowError) as error:
             raise BagError(
                 f"{source}: the bag's header is malformed ({error!r}): record the bag again"
             ) from error
@@ -260,7 +261,8 @@ def write_metadata(bag: Path, document: Mapping[str, Any], *, fsync: bool = Fals
     """
     target = bag / METADATA_FILE
     temporary = bag / (METADATA_FILE + ".tmp")
-    with temporary.open("w", encoding="utf-8") as file:
+    temporary.unlink(missing_ok=True)  # and never through a link that a bag from elsewhere brought
+    with temporary.open("x", encoding="utf-8") as file:
         file.write(dump_yaml(document))
         if fsync:
             file.flush()
@@ -276,13 +278,10 @@ def load_metadata(bag: Path) -> dict[str, Any]:
     """
     path = bag / METADATA_FILE
     try:
-        document = yaml.load(
-            path.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-        )
-        information = document["rosbag2_bagfile_information"]
+        information = parse_yaml(path.read_text(encoding="utf-8"))["rosbag2_bagfile_information"]
     except FileNotFoundError:
         raise BagError(f"{bag} is not a bag: it has no {METADATA_FILE}") from None
-    except (OSError, yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError) as error:
+    except (OSError, RopesError, UnicodeDecodeError, KeyError, TypeError) as error:
         raise BagError(
             f"{path} is not a rosbag2 metadata file ({first_line(error)}): run `ropes recover {bag}`"
         ) from error
@@ -291,6 +290,12 @@ def load_metadata(bag: Path) -> dict[str, Any]:
         isinstance(information.get(key), kind | None) for key, kind in kinds.items()
     ):
         raise BagError(f"{path} is not a rosbag2 metadata file: run `ropes recover {bag}`")
+    for name in information.get("relative_file_paths") or []:
+        if Path(str(name)).is_absolute() or ".." in Path(str(name)).parts:
+            raise BagError(
+                f"{path} names the file {name}, outside the bag: do not trust this bag; where its files are whole, "
+                f"`ropes recover {bag}` lists them anew"
+            )
     return information
 
 

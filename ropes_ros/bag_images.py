@@ -267,6 +267,13 @@ def _fill(
     """Decode and resize all images of a bag into a cache folder, by stamp and without duplicates."""
     total = bag.topics[image_topic].count
     width, height = size
+    needed, room = total * width * height * 3, shutil.disk_usage(folder).free
+    if needed > room:
+        raise BagError(
+            f"{bag.path}: {total} images of {width}x{height} need {needed / 1e9:.1f} GB in {folder.parent}, where "
+            f"{room / 1e9:.1f} GB are free: make room, or choose another folder (--cache); where the bag does not hold "
+            f"as many, run `ropes recover {bag.path}`"
+        )
     pixels = np.lib.format.open_memmap(
         folder / _PIXEL_FILE, mode="w+", dtype=np.uint8, shape=(total, height, width, 3)
     )

@@ -16,17 +16,14 @@ from io import BytesIO
 from pathlib import Path
 from typing import IO, BinaryIO
 
-import yaml
 from mcap.data_stream import ReadDataStream
 from mcap.exceptions import McapError
 from mcap.opcode import Opcode
-from mcap.reader import make_reader
 from mcap.records import Channel, Chunk, Footer, McapRecord, Message, Metadata, Schema
 from mcap.stream_reader import breakup_chunk
 from mcap.writer import MCAP0_MAGIC, Writer
 from rosbags.rosbag2 import ReaderError
 from rosbags.rosbag2.metadata import dump_qos_v9, parse_qos
-from zstandard import ZstdError
 
 from ropes_ros import __version__
 from ropes_ros.bag_format import (
@@ -44,10 +41,11 @@ from ropes_ros.bag_format import (
 )
 from ropes_ros.bag_writer import end_record
 from ropes_ros.errors import BagError
+from ropes_ros.mcap_limits import read_summary, unpacked_chunk
 
 _SUFFIX = ".recovering"
 _RECORD_HEAD = struct.Struct("<BQ")
-_DAMAGE = (McapError, ZstdError, ValueError, RuntimeError, EOFError, MemoryError, OverflowError, struct.error)
+_DAMAGE = (McapError, BagError, ValueError, RuntimeError, EOFError, MemoryError, OverflowError, struct.error)
 """What the MCAP records and their decompressors raise on damaged bytes."""
 
 
@@ -138,12 +136,10 @@ def _summarise(file: Path) -> _Contents | None:
         return None
     try:
         with file.open("rb") as stream:
-            reader = make_reader(stream)
-            summary = reader.get_summary()
-            if summary is None or summary.statistics is None:
-                return None
-            records = {record.name: record.metadata for record in reader.iter_metadata()}
+            summary = read_summary(stream)
     except _DAMAGE:
+        return None
+    if summary is None or summary.statistics is None:
         return None
     statistics = summary.statistics
     topics: dict[str, TopicRecord] = {}
@@ -160,7 +156,7 @@ def _summarise(file: Path) -> _Contents | None:
     record = FileRecord(
         file.name, statistics.message_start_time, statistics.message_end_time, statistics.message_count
     )
-    return _Contents(record, topics, records.get(HEADER_RECORD), records.get(END_RECORD))
+    return _Contents(record, topics, summary.metadata.get(HEADER_RECORD), summary.metadata.get(END_RECORD))
 
 
 def _is_damaged(file: Path) -> bool:
@@ -196,7 +192,8 @@ def _rebuild(file: Path) -> int:
     """Replace a damaged MCAP file by one with all its complete records and an index; returns bytes lost."""
     temporary = file.with_name(file.name + _SUFFIX)
     try:
-        with file.open("rb") as source, temporary.open("wb") as target:
+        temporary.unlink(missing_ok=True)  # and never through a link that a bag from elsewhere brought
+        with file.open("rb") as source, temporary.open("xb") as target:
             try:
                 fcntl.flock(source, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -299,7 +296,7 @@ def _parse(opcode: int, payload: bytes) -> list[McapRecord]:
     """The records of interest in a top-level record: those of a chunk, or the record itself."""
     stream = ReadDataStream(BytesIO(payload))
     if opcode == Opcode.CHUNK:
-        return breakup_chunk(Chunk.read(stream), validate_crc=True)
+        return breakup_chunk(unpacked_chunk(Chunk.read(stream)), validate_crc=True)
     if opcode == Opcode.SCHEMA:
         return [Schema.read(stream)]
     if opcode == Opcode.CHANNEL:
@@ -320,7 +317,7 @@ def _rebuild_metadata(path: Path, contents: list[_Contents]) -> None:
             topics[name] = dataclasses.replace(topic, count=before + topic.count)
     try:
         custom = dict(load_metadata(path).get("custom_data") or {}) if (path / METADATA_FILE).exists() else {}
-    except (BagError, yaml.YAMLError):
+    except BagError:
         custom = {}
     if contents[0].header is not None:
         pairs = {**contents[0].header, **(contents[-1].end or {})}

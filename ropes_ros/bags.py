@@ -8,12 +8,13 @@ and gives the schedule.
 from __future__ import annotations
 
 import hashlib
+import shutil
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
 
-from mcap.reader import make_reader
 from rosbags.highlevel import AnyReader
 from rosbags.typesys import Stores, get_typestore
 
@@ -35,6 +36,15 @@ from ropes_ros.bag_format import (
 from ropes_ros.bag_recovery import Recovery, recover
 from ropes_ros.bag_writer import BagWriter
 from ropes_ros.errors import BagError
+from ropes_ros.mcap_limits import (
+    FileSummary,
+    check_chunks,
+    check_packed_file,
+    guard_rosbags,
+    leave_messages_packed,
+    read_summary,
+    unpack_message,
+)
 from ropes_ros.regimes import Schedule
 
 __all__ = [
@@ -91,6 +101,7 @@ class Bag:
         roles: Mapping[str, str] | None,
         schedule: Schedule | None,
         files: Sequence[Path],
+        packed: bool = False,
     ) -> None:
         self.path = path
         self.header = header
@@ -98,6 +109,7 @@ class Bag:
         self._roles = {**TOPICS, **(header.topics if header else {}), **(roles or {})}
         self._schedule = schedule
         self._files = files
+        self._packed = packed
         self.topics = {
             name: BagTopic(name, info.msgtype or "", info.msgcount) for name, info in reader.topics.items()
         }
@@ -196,6 +208,8 @@ class Bag:
         while True:
             try:
                 connection, log_time_ns, data = next(stream)
+                if self._packed:
+                    data = unpack_message(data)
             except StopIteration:
                 return
             except Exception as error:  # the readers raise what their decompressors raise
@@ -241,31 +255,38 @@ def open_bag(
         BagError: The path is no bag, was cut off, has an unknown schema version, or cannot be read.
     """
     path = Path(path)
-    custom, files = _inspect(path)
+    information, files = _inspect(path)
+    compression = str(information.get("compression_mode") or "").lower()
+    if compression == "file":
+        _check_packed(files)
     for file in files:
         if file.suffix == ".mcap" and not is_finished(file):
             raise BagError(f"{file} was cut off, its index is missing: run `ropes recover {path}`")
-    header = BagHeader.from_custom_data(custom, path)
-    if header is None and files and files[0].suffix == ".mcap":
-        header = _header_from_record(files[0], path)
+    summaries = [_summary(file, path) for file in files if file.suffix == ".mcap"]
+    header = BagHeader.from_custom_data(information.get("custom_data"), path)
+    if header is None and summaries:
+        header = _header_from_record(summaries[0], path)
     if header is not None and header.state == RECORDING and path.is_dir():
         raise BagError(f"{path} was not closed (still recording, or cut off): run `ropes recover {path}`")
+    guard_rosbags()
     try:
         reader = AnyReader([path], default_typestore=get_typestore(Stores.LATEST))
         reader.open()
+        if compression == "message":
+            leave_messages_packed(reader)
     except Exception as error:  # damaged bytes lead the readers to raise almost anything
         raise BagError(f"{path} cannot be read ({first_line(error)}): run `ropes recover {path}`") from error
-    return Bag(path, reader, header, topics, schedule, files)
+    return Bag(path, reader, header, topics, schedule, files, compression == "message")
 
 
-def _inspect(path: Path) -> tuple[Mapping[str, str] | None, list[Path]]:
-    """Custom data (None for a single file) and storage files of what should be a bag."""
+def _inspect(path: Path) -> tuple[Mapping[str, Any], list[Path]]:
+    """What metadata.yaml says (nothing for a single file) and storage files of what should be a bag."""
     if not path.exists():
         raise BagError(f"{path} does not exist: name a bag directory")
     if path.is_file():
         if path.suffix not in {".mcap", ".db3"}:
             raise BagError(f"{path} is not a bag: name a rosbag2 directory, a .mcap or a .db3 file")
-        return None, [path]
+        return {}, [path]
     if not (path / METADATA_FILE).exists():
         if any(path.glob("*.mcap")):
             raise BagError(
@@ -275,28 +296,45 @@ def _inspect(path: Path) -> tuple[Mapping[str, str] | None, list[Path]]:
     information = load_metadata(path)
     files = [path / Path(str(name)).name for name in information.get("relative_file_paths") or []]
     for file in files:
-        if not file.exists():
+        if not file.is_file():
             raise BagError(
                 f"{path}: its file {file.name} is missing: restore it, or run `ropes recover {path}`"
             )
-    return information.get("custom_data"), files
+    return information, files
 
 
-def _header_from_record(file: Path, source: Path) -> BagHeader | None:
+def _check_packed(files: Sequence[Path]) -> None:
+    """Refuse storage files, compressed as a whole, for which the folder for temporary files has no room."""
+    room = shutil.disk_usage(tempfile.gettempdir()).free
+    for file in files:
+        try:
+            with file.open("rb") as stream:
+                check_packed_file(stream, room)
+        except BagError as error:
+            raise BagError(f"{file}: {error}: make room, or set TMPDIR, if you trust this bag") from None
+
+
+def _summary(file: Path, source: Path) -> FileSummary | None:
+    """The summary of a finished MCAP file, None where it has none.
+
+    Raises:
+        BagError: It cannot be read, or announces more than is read.
+    """
+    try:
+        with file.open("rb") as stream:
+            summary = read_summary(stream)
+        check_chunks(summary.chunks if summary else ())
+    except BagError as error:
+        raise BagError(f"{file}: {error}: do not trust this bag, record it again") from None
+    except Exception as error:  # damaged bytes lead the reader to raise almost anything
+        raise BagError(f"{file} cannot be read ({first_line(error)}): run `ropes recover {source}`") from error
+    return summary
+
+
+def _header_from_record(summary: FileSummary | None, source: Path) -> BagHeader | None:
     """The header in the MCAP metadata record, for a file without metadata.yaml or one without custom data.
 
     The record was written at the start of the recording; the file's end was checked, so the bag is complete.
     """
-    try:
-        with file.open("rb") as stream:
-            for record in make_reader(stream).iter_metadata():
-                if record.name == HEADER_RECORD:
-                    pairs = {**record.metadata, "state": COMPLETE}
-                    return BagHeader.from_strings(pairs, source)
-    except BagError:
-        raise
-    except Exception as error:  # damaged bytes lead the reader to raise almost anything
-        raise BagError(
-            f"{file} cannot be read ({first_line(error)}): run `ropes recover {source}`"
-        ) from error
-    return None
+    pairs = summary.metadata.get(HEADER_RECORD) if summary else None
+    return BagHeader.from_strings({**pairs, "state": COMPLETE}, source) if pairs else None

@@ -17,7 +17,7 @@ from ropes_ros.bags import open_bag
 from ropes_ros.cdr import header_stamp
 from ropes_ros.command_messages import COMMAND_TYPES, apply_command
 from ropes_ros.errors import BagError, RobotError, TrainingError
-from ropes_ros.robot import Robot, load_robot
+from ropes_ros.robot import Robot, bundled_robot
 from ropes_ros.trajectory import TrajectoryBuffer
 from ropes_ros.units import NANOSECONDS
 
@@ -89,7 +89,7 @@ def load_commands(
         BagError: No command in the bag, of a type that is not understood, for another robot, or of two clocks.
     """
     with open_bag(bag_path, topics=topics) as bag:
-        arm = load_robot(bag.schedule.robot) if robot is None else robot
+        arm = bundled_robot(bag.schedule.robot) if robot is None else robot
         topic = bag.topic("joint_command")
         type_name = bag.topics[topic].type_name
         kind = type_name.rpartition("/")[2]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -23,11 +24,18 @@ from ropes_ros.errors import ModelError, RuntimeSetupError
 from ropes_ros.paths import share_dir
 
 SCHEMA_VERSION = 2
+MAX_MODEL_BYTES = 1 << 30
+MAX_CARD_BYTES = 1 << 20
+MAX_JOINTS = 1024
+MAX_SIDE = 8192
+"""Largest width and height of images in pixels that a model may ask for."""
 METADATA_KEY = "ropes_ros"
 INPUT = "image"
 OUTPUTS = ("position", "std", "novelty")
 LEVELS_ONLY = "the commanded levels; no measured pose"
 """`ModelInfo.supervision` of a model that was told nothing else of poses."""
+_EXTERNAL_DATA = re.compile(rb"(?:\x0a|\x8a\x80{0,8}\x00)(?:\x08|\x88\x80{0,8}\x00)location")
+"""How ONNX says that a tensor's bytes are elsewhere: the key `location`, however its tag and length are coded."""
 GPU_PROVIDERS = ("CUDAExecutionProvider", "TensorrtExecutionProvider")
 
 
@@ -84,7 +92,7 @@ class ModelInfo:
         try:
             content: dict[str, Any] = json.loads(text)
             version = content["schema_version"]
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             raise ModelError(f"{source}: its metadata cannot be read; export the model again") from None
         if version != SCHEMA_VERSION:
             raise ModelError(
@@ -96,7 +104,29 @@ class ModelInfo:
         except KeyError as missing:
             raise ModelError(f"{source}: its metadata lacks {missing}; export the model again") from None
         sequences = {key: tuple(value) for key, value in values.items() if isinstance(value, list)}
-        return ModelInfo(**{**values, **sequences})
+        info = ModelInfo(**{**values, **sequences})
+        for name, sound in info._sound().items():
+            if not sound:
+                given = repr(values[name])[:60]
+                raise ModelError(f"{source}: its metadata has an impossible {name} ({given}); export the model again")
+        return info
+
+    def _sound(self) -> dict[str, bool]:
+        """Whether the fields on which sizes and loops depend are of their type and within bounds."""
+        joints = len(self.joint_names) if isinstance(self.joint_names, tuple) else 0
+
+        def limits(values: object) -> bool:
+            return isinstance(values, tuple) and len(values) == joints and all(_is_finite(value) for value in values)
+
+        return {
+            "robot": isinstance(self.robot, str),
+            "joint_names": 0 < joints <= MAX_JOINTS and all(isinstance(name, str) for name in self.joint_names),
+            "lower": limits(self.lower),
+            "upper": limits(self.upper),
+            "camera_size": isinstance(self.camera_size, tuple)
+            and len(self.camera_size) == 2
+            and all(type(side) is int and 0 < side <= MAX_SIDE for side in self.camera_size),
+        }
 
 
 class Estimate(NamedTuple):
@@ -140,8 +170,9 @@ class Encoder:
         self, path: Path, *, robot: str | None = None, require_gpu: bool = False, threads: int = 0
     ) -> None:
         self.path = path / "model.onnx" if path.is_dir() else path
-        self.sha256 = _checked_hash(self.path)
-        self._session = _open_session(self.path, require_gpu, threads)
+        content = _checked_content(self.path)
+        self.sha256 = hashlib.sha256(content).hexdigest()
+        self._session = _open_session(self.path, content, require_gpu, threads)
         self.providers: tuple[str, ...] = tuple(self._session.get_providers())
         properties = self._session.get_modelmeta().custom_metadata_map
         if METADATA_KEY not in properties:
@@ -195,24 +226,36 @@ def load_encoder(
     return Encoder(Path(path), robot=robot, require_gpu=require_gpu, threads=threads)
 
 
-def _checked_hash(path: Path) -> str:
-    """The file's SHA-256, compared with the one in the card beside it."""
+def _is_finite(value: object) -> bool:
+    return isinstance(value, (int, float)) and math.isfinite(value)
+
+
+def _checked_content(path: Path) -> bytes:
+    """The file's bytes: what is checked here, the SHA-256 in the card beside it included, is what will be loaded."""
     if not path.is_file():
         raise ModelError(f"{path}: no such model; make one with `ropes export`")
-    digest = file_sha256(path)
+    size = path.stat().st_size
+    if size > MAX_MODEL_BYTES:
+        raise ModelError(f"{path}: {size} bytes are more than the {MAX_MODEL_BYTES} that a model may have")
     card = path.with_name("card.md")
     if not card.is_file():
         raise ModelError(f"{card}: missing; a model is used only beside the card that `ropes export` wrote with it")
-    text = card.read_text(encoding="utf-8", errors="replace")
+    with card.open("rb") as stream:
+        text = stream.read(MAX_CARD_BYTES).decode("utf-8", errors="replace")
+    content = path.read_bytes()
     stated = re.search(r"SHA-256 of model\.onnx: `([0-9a-f]{64})`", text)
-    if stated is None or stated.group(1) != digest:
+    if stated is None or stated.group(1) != hashlib.sha256(content).hexdigest():
         raise ModelError(
             f"{path}: its SHA-256 is not the one in {card.name}; the file was changed or damaged, export it again"
         )
-    return digest
+    if _EXTERNAL_DATA.search(content):
+        raise ModelError(
+            f"{path}: keeps weights in other files, for which the card does not vouch; export it again as one file"
+        )
+    return content
 
 
-def _open_session(path: Path, require_gpu: bool, threads: int) -> Any:
+def _open_session(path: Path, content: bytes, require_gpu: bool, threads: int) -> Any:
     """An onnxruntime session on the best provider there is; what really runs is asked of the session."""
     try:
         import onnxruntime
@@ -223,8 +266,9 @@ def _open_session(path: Path, require_gpu: bool, threads: int) -> Any:
     options.log_severity_level = 3
     options.intra_op_num_threads = threads
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.load_model_format", "ONNX")
     try:
-        session = onnxruntime.InferenceSession(str(path), options, providers=wanted)
+        session = onnxruntime.InferenceSession(content, options, providers=wanted)
     except Exception as error:
         reason = str(error).strip().splitlines()[0][:200]
         raise ModelError(f"{path}: onnxruntime cannot load it ({reason}); export it again") from None

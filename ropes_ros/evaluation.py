@@ -19,7 +19,7 @@ from ropes_ros.dataset import load_labels
 from ropes_ros.encoder import Encoder
 from ropes_ros.errors import BagError, ModelError, RopesError
 from ropes_ros.metrics import JointMetrics, TipRotation, auroc, coverage, joint_metrics, tip_rotation_error_deg
-from ropes_ros.robot import Robot, load_robot
+from ropes_ros.robot import Robot, bundled_robot
 from ropes_ros.tracking_report import TrackingReport, tracking_report
 from ropes_ros.truth import load_truth
 
@@ -143,7 +143,7 @@ def evaluate(
         BagError: No images in the bag, or no joint_states for most of them.
         ModelError: The model is of another robot.
     """
-    arm = load_robot(encoder.info.robot) if robot is None else robot
+    arm = bundled_robot(encoder.info.robot) if robot is None else robot
     _check_robot(encoder, arm)
     with open_bag(bag_path, topics=topics) as bag:
         in_sample = bag.content_hash() in encoder.info.bags

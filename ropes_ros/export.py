@@ -19,7 +19,7 @@ from ropes_ros.framing import Region, area_weights
 from ropes_ros.learning.calibrate import Calibrated, Calibration
 from ropes_ros.learning.checkpoint import bags_of, load_checkpoint, load_net
 from ropes_ros.learning.tasks import LEVELS_ONLY, REGIME_LOSSES
-from ropes_ros.robot import Robot, load_robot
+from ropes_ros.robot import Robot, bundled_robot, load_robot
 
 OPSET = 17
 PARITY_SHARE = 1e-3
@@ -102,7 +102,7 @@ def export(checkpoint: Path, model_dir: Path, *, robot: str | None = None) -> Pa
     if content["calibration"] is None:
         raise TrainingError(f"{checkpoint}: its training did not end; continue it with `ropes train --resume`")
     frames = content["frames"]
-    arm = load_robot(robot or frames["robot"])
+    arm = load_robot(robot) if robot else bundled_robot(frames["robot"])
     if arm.name != frames["robot"] or list(arm.joint_names) != frames["joint_names"]:
         raise TrainingError(
             f"{checkpoint}: was trained on robot {frames['robot']!r} with joints {', '.join(frames['joint_names'])}; "

@@ -15,10 +15,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import pinocchio
-import yaml
 
-from ropes_ros.errors import RobotError
+from ropes_ros.errors import RobotError, RopesError
 from ropes_ros.paths import share_dir
+from ropes_ros.yaml_text import parse_yaml
 
 Array = npt.NDArray[np.float64]
 
@@ -284,20 +284,28 @@ def load_robot(name_or_path: str | Path) -> Robot:
         RobotError: No such preset, or it is malformed.
     """
     path = Path(name_or_path)
-    if path.suffix not in (".yaml", ".yml"):
-        presets = share_dir() / "config" / "robots"
-        known = sorted(preset.parent.name for preset in presets.glob("*/robot.yaml"))
-        if str(name_or_path) not in known:
-            raise RobotError(
-                f"unknown robot '{name_or_path}': known are {', '.join(known)};"
-                " or give the path of a preset YAML"
-            )
-        path = presets / str(name_or_path) / "robot.yaml"
+    return _load(path) if path.suffix in (".yaml", ".yml") else bundled_robot(str(name_or_path))
+
+
+def bundled_robot(name: str) -> Robot:
+    """Load a preset by its name, never by a path: for names that stand in a bag or a model.
+
+    Raises:
+        RobotError: No such preset.
+    """
+    presets = share_dir() / "config" / "robots"
+    known = sorted(preset.parent.name for preset in presets.glob("*/robot.yaml"))
+    if name not in known:
+        raise RobotError(f"unknown robot '{name}': known are {', '.join(known)}; or give the path of a preset YAML")
+    return _load(presets / name / "robot.yaml")
+
+
+def _load(path: Path) -> Robot:
     try:
-        preset = yaml.safe_load(path.read_text(encoding="utf-8"))
+        preset = parse_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise RobotError(f"robot preset {path} cannot be read: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (RopesError, UnicodeDecodeError) as error:
         raise RobotError(f"robot preset {path} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(preset, Mapping):
         raise RobotError(f"robot preset {path} must be a mapping with the keys {', '.join(sorted(_KEYS))}")

@@ -46,6 +46,11 @@ def _run(node: str) -> int:
             )
         elif missing in ("mcap", "rosbags", "mujoco"):
             advice = f"the Python package {missing} is missing: run `pip install {missing}` (README.md, 'On a robot')"
+        elif has_ros() and missing != "ropes_ros":
+            advice = (
+                f"the ROS package {missing} is missing: run `rosdep install --from-paths src --ignore-src -y` in the "
+                "workspace"
+            )
         else:
             raise
         print(f"error: {advice}", file=sys.stderr)

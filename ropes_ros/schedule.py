@@ -21,8 +21,9 @@ import numpy.typing as npt
 import yaml
 
 from ropes_ros.densities import Density, Levels, density_from_mapping
-from ropes_ros.errors import ScheduleError
+from ropes_ros.errors import RopesError, ScheduleError
 from ropes_ros.kinematics import Array, Sweep, turning_points
+from ropes_ros.yaml_text import parse_yaml
 
 if TYPE_CHECKING:
     from ropes_ros.robot import Robot
@@ -287,9 +288,9 @@ class Schedule:
             ScheduleError: The YAML is malformed, of another schema, or contradicts itself.
         """
         try:
-            document = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-        except yaml.YAMLError as error:
-            raise ScheduleError(f"{source}: not YAML: {' '.join(str(error).split())}") from None
+            document = parse_yaml(text)
+        except RopesError as error:
+            raise ScheduleError(f"{source}: not YAML: {error}") from None
         try:
             return _read(document)
         except ScheduleError as error:

@@ -96,7 +96,7 @@ def test_std_covers_a_fair_share(
     model: Path, bag: Path, frames: FrameSet, monkeypatch: pytest.MonkeyPatch, folder: Path
 ) -> None:
     """Of three nets together: one so small, from so little, may well be too sure by itself."""
-    monkeypatch.setattr("ropes_ros.evaluation.load_robot", lambda name: stick_robot(folder / "again"))
+    monkeypatch.setattr("ropes_ros.evaluation.bundled_robot", lambda name: stick_robot(folder / "again"))
     models = [model]
     for seed in (0, 1):
         other = train(frames, folder / f"trained{seed}", config=replace(CONFIG, seed=seed))

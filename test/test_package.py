@@ -132,6 +132,20 @@ def test_an_executable_without_any_runtime_says_what_to_install() -> None:
     assert done.stderr.startswith("error: neither rclpy nor cyclonedds") and done.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize("missing", ["diagnostic_updater", "tf2_msgs.msg"])
+def test_an_executable_that_lacks_a_ros_package_says_how_to_install_it(missing: str) -> None:
+    script = (
+        "import sys, ropes_ros.run as run\n"
+        "def refuse(name): raise ModuleNotFoundError(name=sys.argv[1])\n"
+        "run.has_ros, run.importlib.import_module = lambda: True, refuse\n"
+        "sys.exit(run.estimator())"
+    )
+    done = subprocess.run([sys.executable, "-c", script, missing], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: the ROS package {missing.partition('.')[0]} is missing: run `rosdep install")
+    assert done.stderr.count("\n") == 1
+
+
 def calls(path: Path, function: str) -> list[ast.Call]:
     """Calls of a function, by its bare name, in a file."""
     tree = ast.parse(path.read_text(encoding="utf-8"))

@@ -10,6 +10,7 @@ import typer
 
 from ropes_ros import __version__
 from ropes_ros.cli import bag, bench, compare, doctor, evaluate, learn, live, schedule
+from ropes_ros.cli.output import printable
 from ropes_ros.errors import RopesError
 
 app = typer.Typer(
@@ -65,7 +66,7 @@ def main() -> int:
     try:
         app()
     except RopesError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(error)}", file=sys.stderr)
         return 1
     except OSError as error:
         if error.filename is None:

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from ropes_ros.errors import BagError
@@ -62,15 +63,20 @@ def print_table(
     for number, column in enumerate(columns):
         table.add_column(column, justify="right" if number else "left", no_wrap=column in whole)
     for row in rows:
-        table.add_row(*(str(cell) for cell in row))
+        table.add_row(*(escape(printable(cell)) for cell in row))
     console.print(table)
+
+
+def printable(value: object) -> str:
+    """A value as text that cannot steer a terminal, wherever it came from: names in bags and models are anyone's."""
+    return "".join(letter if letter.isprintable() or letter == "\n" else "?" for letter in str(value))
 
 
 def print_facts(facts: Mapping[str, object]) -> None:
     """Write names and values, one a line."""
     grid = Table.grid(padding=(0, 2))
     for name, value in facts.items():
-        grid.add_row(f"[bold]{name}[/bold]", str(value))
+        grid.add_row(f"[bold]{escape(printable(name))}[/bold]", escape(printable(value)))
     console.print(grid)
 
 
