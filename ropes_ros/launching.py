@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 import yaml
 from launch.action import Action
-from launch.actions import DeclareLaunchArgument, EmitEvent, OpaqueFunction, RegisterEventHandler
+from launch.actions import DeclareLaunchArgument, EmitEvent, OpaqueFunction, RegisterEventHandler, TimerAction
 from launch.event_handlers import OnProcessExit, OnProcessStart
 from launch.events import matches_action
 from launch.substitutions import LaunchConfiguration
@@ -29,6 +29,9 @@ REFUSALS = (
 )
 """The transitions of a node that will not come up."""
 RESPAWN_DELAY_S = 2.0
+LEASE_S = 21.0
+"""Time after which the usual DDS implementations forget a participant that was killed. A request that is sent before
+goes to its services as well, and is not answered."""
 LEVELS = ("debug", "info", "warn", "error", "fatal")
 _BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 
@@ -52,6 +55,11 @@ def common_arguments() -> list[Action]:
         DeclareLaunchArgument(
             "log_level", default_value="info", description="Least severity logged: debug, info, warn, error or fatal"
         ),
+        DeclareLaunchArgument(
+            "enclaves",
+            default_value="",
+            description="SROS 2: what is above the nodes' enclaves, such as /ropes of /ropes/estimator; none if empty",
+        ),
     ]
 
 
@@ -69,7 +77,8 @@ def respawn_argument() -> Action:
     return DeclareLaunchArgument(
         "respawn",
         default_value="false",
-        description="Start a node again, and configure and activate it, when its process fails",
+        description="Start a node again, and configure and activate it, when its process fails (after 21 s if it was "
+        "killed, for the middleware to forget it)",
     )
 
 
@@ -111,6 +120,7 @@ def lifecycle_node(
         check_robot(given("robot"))
         if given("log_level") not in LEVELS:
             raise RuntimeSetupError(f"launch argument log_level:={given('log_level')} must be {', '.join(LEVELS)}")
+        enclave = ["--enclave", f"{given('enclaves').rstrip('/')}/{executable}"] if given("enclaves") else []
         node = LifecycleNode(
             package="ropes_ros",
             executable=executable,
@@ -118,7 +128,7 @@ def lifecycle_node(
             namespace=LaunchConfiguration("namespace"),
             parameters=[str(file), values],
             remappings=remappings or [],
-            ros_arguments=["--log-level", LaunchConfiguration("log_level")],
+            ros_arguments=["--log-level", given("log_level"), *enclave],
             output="screen",
             emulate_tty=True,
             on_exit=on_exit,
@@ -214,10 +224,19 @@ def _autostart(node: Any, executable: str) -> list[Action]:
     def refuse(context: Any) -> NoReturn:
         _fail(f"{executable} did not start; its log says why")
 
+    killed = False
+
+    def ended(event: Any, context: Any) -> None:
+        nonlocal killed
+        killed = event.returncode < 0
+
+    def started(event: Any, context: Any) -> list[Action]:
+        configure = change(Transition.TRANSITION_CONFIGURE)
+        return [TimerAction(period=LEASE_S - RESPAWN_DELAY_S, actions=[configure])] if killed else [configure]
+
     return [
-        RegisterEventHandler(
-            OnProcessStart(target_action=node, on_start=[change(Transition.TRANSITION_CONFIGURE)])
-        ),
+        RegisterEventHandler(OnProcessExit(target_action=node, on_exit=ended)),
+        RegisterEventHandler(OnProcessStart(target_action=node, on_start=started)),
         on("configuring", "inactive", change(Transition.TRANSITION_ACTIVATE)),
         *(on(start, goal, OpaqueFunction(function=refuse)) for start, goal in REFUSALS),
     ]

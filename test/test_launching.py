@@ -29,6 +29,7 @@ ARGUMENTS = {
     "use_sim_time": "false",
     "autostart": "true",
     "log_level": "info",
+    "enclaves": "",
     "respawn": "false",
     "recorder_params": str(share_dir() / "config" / "recorder.yaml"),
     "path": "bag",
@@ -102,12 +103,33 @@ def test_a_node_is_configured_whenever_its_process_starts_and_then_activated(lau
     make(launching)
     (started,) = launching.OnProcessStart.call_args_list
     assert started.kwargs["target_action"] is launching.LifecycleNode.return_value
-    assert [call.kwargs["transition_id"] for call in launching.ChangeState.call_args_list] == [1, 3]
+    started.kwargs["on_start"](None, None)
+    launching.TimerAction.assert_not_called()
+    assert sorted(call.kwargs["transition_id"] for call in launching.ChangeState.call_args_list) == [1, 3]
     states = [
         (call.kwargs["start_state"], call.kwargs["goal_state"]) for call in launching.OnStateTransition.call_args_list
     ]
     assert states[0] == ("configuring", "inactive")
     assert set(launching.REFUSALS) == set(states[1:])
+
+
+def test_a_node_that_was_killed_is_configured_when_it_is_forgotten(launching: Any) -> None:
+    make(launching, respawn="true")
+    (exited,), (started,) = launching.OnProcessExit.call_args_list, launching.OnProcessStart.call_args_list
+    exited.kwargs["on_exit"](SimpleNamespace(returncode=1), None)
+    started.kwargs["on_start"](None, None)
+    launching.TimerAction.assert_not_called()
+    exited.kwargs["on_exit"](SimpleNamespace(returncode=-9), None)
+    (action,) = started.kwargs["on_start"](None, None)
+    assert action is launching.TimerAction.return_value
+    assert launching.TimerAction.call_args.kwargs["period"] + launching.RESPAWN_DELAY_S == launching.LEASE_S
+
+
+def test_every_node_has_an_enclave_of_its_own_where_they_are_named(launching: Any) -> None:
+    make(launching)
+    assert "--enclave" not in launching.LifecycleNode.call_args.kwargs["ros_arguments"]
+    make(launching, enclaves="/ropes/")
+    assert launching.LifecycleNode.call_args.kwargs["ros_arguments"][-2:] == ["--enclave", "/ropes/recorder"]
 
 
 def test_without_autostart_nothing_is_done_to_the_node(launching: Any) -> None:
@@ -131,7 +153,7 @@ def test_a_node_that_does_not_come_up_ends_the_launch_with_an_error(launching: A
 
 def test_a_node_that_ends_with_an_error_ends_the_launch_unless_it_is_started_again(launching: Any) -> None:
     make(launching)
-    (call,) = launching.OnProcessExit.call_args_list
+    call = launching.OnProcessExit.call_args_list[0]
     running, ending = SimpleNamespace(is_shutdown=False), SimpleNamespace(is_shutdown=True)
     ended = call.kwargs["on_exit"]
     assert ended(SimpleNamespace(returncode=0), running) is None
@@ -140,6 +162,7 @@ def test_a_node_that_ends_with_an_error_ends_the_launch_unless_it_is_started_aga
     assert fails(ended, SimpleNamespace(returncode=1), running)
     assert fails(ended, SimpleNamespace(returncode=-9), running)
     assert not launching.LifecycleNode.call_args.kwargs["respawn"]
+    launching.OnProcessExit.reset_mock()
     make(launching, respawn="true")
     assert launching.LifecycleNode.call_args.kwargs["respawn"]
-    assert len(launching.OnProcessExit.call_args_list) == 1
+    assert len(launching.OnProcessExit.call_args_list) == 1  # the one of autostart
