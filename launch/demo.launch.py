@@ -33,7 +33,7 @@ def generate_launch_description() -> LaunchDescription:
     demo = ExecuteProcess(
         cmd=[ExecutableInPackage(package="ropes_ros", executable="ropes"), "demo", *options],
         output="screen",
-        emulate_tty=True,
+        additional_env={"PYTHONUNBUFFERED": "1"},  # and no terminal: lines, not bars that move
         on_exit=[Shutdown()],
     )
     return LaunchDescription(

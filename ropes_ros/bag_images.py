@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from ropes_ros.bags import Bag, open_bag
 from ropes_ros.cdr import header_stamp, parse_compressed_image, parse_image
 from ropes_ros.errors import BagError, RopesError
-from ropes_ros.framing import Region, swept_region
+from ropes_ros.framing import Crop, Region, swept_region
 from ropes_ros.images import compressed_to_rgb, to_rgb
 
 CACHE_VERSION = 2
@@ -184,7 +184,12 @@ class CachedImages(NamedTuple):
 
 
 def cached_images(
-    bag: Bag, size: tuple[int, int], cache_dir: Path, with_regimes: bool, progress: Progress | None
+    bag: Bag,
+    size: tuple[int, int],
+    cache_dir: Path,
+    with_regimes: bool,
+    progress: Progress | None,
+    crop: Crop | None = None,
 ) -> CachedImages:
     """The cache's entry for a bag and a size, made now if it is not there.
 
@@ -196,6 +201,7 @@ def cached_images(
         cache_dir: Folder of all entries.
         with_regimes: Whether to keep the regime messages as well.
         progress: Called now and then while images are read.
+        crop: What to take of the images; that in which anything moves when None.
 
     Raises:
         BagError: Damaged images, images that change their size, or a folder that cannot be written.
@@ -203,7 +209,7 @@ def cached_images(
     image_topic = bag.topic("image")
     regime_topic = bag.topic("regime") if with_regimes else None
     bag_hash = bag.content_hash()
-    key = json.dumps([CACHE_VERSION, bag_hash, image_topic, regime_topic, size])
+    key = json.dumps([CACHE_VERSION, bag_hash, image_topic, regime_topic, size, crop])
     folder = cache_dir / f"frames-{hashlib.sha256(key.encode()).hexdigest()[:32]}"
     entry = _read_entry(folder, bag_hash)
     if entry is None:
@@ -212,7 +218,7 @@ def cached_images(
             cache_dir.mkdir(parents=True, exist_ok=True)
             partial = Path(tempfile.mkdtemp(prefix="partial-", dir=cache_dir))
             try:
-                _fill(bag, image_topic, regime_topic, size, partial, progress)
+                _fill(bag, image_topic, regime_topic, size, crop, partial, progress)
                 with suppress(FileExistsError):  # another process was faster with the same entry
                     _publish(partial, folder)
             finally:
@@ -261,6 +267,7 @@ def _fill(
     image_topic: str,
     regime_topic: str | None,
     size: tuple[int, int],
+    crop: Crop | None,
     folder: Path,
     progress: Progress | None,
 ) -> None:
@@ -300,7 +307,10 @@ def _fill(
     pending: list[Future[tuple[int, int]]] = []
     topics = [image_topic] if regime_topic is None else [image_topic, regime_topic]
     with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool, _naming(bag.path, image_topic):
-        region = swept_region(_Samples(bag, image_topic), size)
+        samples = _Samples(bag, image_topic)
+        region = swept_region(samples, size)
+        if crop is not None:
+            region = crop.over(region, (samples[0].shape[1], samples[0].shape[0]))
         for message in bag.messages(topics):
             if message.topic == regime_topic:
                 regimes.append(message.data)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ropes_ros.bag_images import BagPixels, Progress, cached_images
 from ropes_ros.bags import Bag, open_bag
 from ropes_ros.errors import BagError, RopesError, TrainingError
-from ropes_ros.framing import Region
+from ropes_ros.framing import Crop, Region
 from ropes_ros.regimes import RegimeState, RegimeTimeline, Schedule, regime_from_msg
 from ropes_ros.units import NANOSECONDS
 
@@ -125,6 +125,7 @@ def load_frames(
     schedule: Schedule | None = None,
     schedule_start_ns: int | None = None,
     progress: Progress | None = None,
+    crop: Crop | None = None,
 ) -> FrameSet:
     """Load the frames of a bag with their labels.
 
@@ -139,13 +140,14 @@ def load_frames(
         schedule: The schedule, for bags that do not hold it.
         schedule_start_ns: Time at which the schedule began, for bags without a regime topic.
         progress: Called now and then while images are read.
+        crop: What to take of the images, where a network knows a part of them; that in which anything moves when None.
 
     Raises:
         BagError: The bag lacks a topic or a schedule, holds damaged or changing images, or no labelled frame.
     """
     with open_bag(bag_path, topics=topics, schedule=schedule) as bag:
         schedule = bag.schedule
-        entry = cached_images(bag, size, Path(cache_dir), schedule_start_ns is None, progress)
+        entry = cached_images(bag, size, Path(cache_dir), schedule_start_ns is None, progress, crop)
         stamps = entry.stamps_ns
         if schedule_start_ns is None:
             timeline = _timeline(bag, entry.regimes, schedule)

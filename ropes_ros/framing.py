@@ -32,6 +32,44 @@ class Region(NamedTuple):
         return image[self.top : self.top + self.height, self.left : self.left + self.width]
 
 
+class Crop(NamedTuple):
+    """The part of the camera's image that a network knows.
+
+    Attributes:
+        region: The part that it was trained on.
+        follows: Whether it is moved, as little as need be and without being resized, to hold all that moves in another
+            recording, of which a network is to learn; where that does not fit in, what moves is taken. Else it stays.
+    """
+
+    region: Region
+    follows: bool
+
+    def over(self, swept: Region, camera: tuple[int, int]) -> Region:
+        """The part to take of a recording.
+
+        Args:
+            swept: Where anything moves in it.
+            camera: (width, height) of its images in pixels.
+
+        Raises:
+            RopesError: The region stays, and is not within such images.
+        """
+        region = self.region
+        within = region.left + region.width <= camera[0] and region.top + region.height <= camera[1]
+        if not self.follows:
+            if not within:
+                raise RopesError(
+                    f"images are {camera[0]}x{camera[1]}, the network knows {tuple(region)} (left, top, width, height) "
+                    "of larger ones: set the camera to its size"
+                )
+            return region
+        if not within or swept.width > region.width or swept.height > region.height:
+            return swept
+        left = min(max(region.left, swept.left + swept.width - region.width), swept.left)
+        top = min(max(region.top, swept.top + swept.height - region.height), swept.top)
+        return Region(left, top, region.width, region.height)
+
+
 def swept_region(samples: Sequence[NDArray[np.uint8]], least: tuple[int, int]) -> Region:
     """The part of the image in which anything moves, found from the pixels' variance, without labels.
 

@@ -83,6 +83,7 @@ def test_version(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPa
         (["train", "nowhere", "--topic", "lens=/cam"], "--topic lens=/cam: write ROLE=NAME"),
         (["train", "nowhere", "--schedule", "absent.yaml"], "absent.yaml cannot be read"),
         (["train", "nowhere"], "nowhere"),
+        (["train", "nowhere", "--supervision", "commands", "--task", "masked"], "commands is a likelihood"),
         (["train", "nowhere", "--pretrain", "guessing"], "--pretrain guessing: take one of mechanism"),
         (["train", "nowhere", "--constraint", "tight"], "--constraint tight: take one of none"),
         (["train", "nowhere", "--method", "ropes", "--no-refine"], "--no-refine does not go with --method ropes"),
@@ -326,6 +327,10 @@ def test_adapting_takes_over_size_and_the_published_method_takes_no_settings_of_
     compared = json.loads(out)
     assert compared["frames"] > 500
     assert compared["best"] == min(compared["models"], key=lambda model: model["regime_loss"])["checkpoint"]
+    other_robot = tmp_path / "three_joints"
+    write_synthetic_bag(other_robot, frames=300, joints=3)
+    status, _, err = ropes(capfd, monkeypatch, "compare", str(other_robot), checkpoint, str(tmp_path / "adapted"))
+    assert status == 1 and "with 2 joints" in err and "three_joints" in err and "Traceback" not in err
     status, _, err = ropes(capfd, monkeypatch, "train", "bag", "--method", "ropes", "--epochs", "3")
     assert status == 1 and "--epochs does not go with --method ropes" in err
     status, _, err = ropes(capfd, monkeypatch, "train", "bag", "--permutation", "found")

@@ -34,7 +34,7 @@ from ropes_ros.bag_images import BagPixels
 from ropes_ros.bags import TOPICS, BagWriter, open_bag
 from ropes_ros.dataset import FrameSet, load_frames, load_labels, split_spans
 from ropes_ros.errors import BagError, TrainingError
-from ropes_ros.framing import Region
+from ropes_ros.framing import Crop, Region
 from ropes_ros.regimes import REACH_NS, Schedule
 from ropes_ros.truth import load_truth
 
@@ -199,6 +199,25 @@ def test_loading_twice_gives_the_same_and_the_cache_spares_the_images(
     assert_same(first, frames)
     assert first.bag_hash == second.bag_hash
     assert first.description()["bag_hash"] == first.bag_hash
+
+
+def test_a_crop_is_kept_where_less_of_the_image_moves(tmp_path: Path, recorded: tuple[Path, Schedule]) -> None:
+    """What a network knows of the image is what it is given, not the part that another recording sweeps."""
+    path, _ = recorded
+    swept = load_frames(path, size=(16, 12), cache_dir=tmp_path / "cache")
+    whole = Region(0, 0, *swept.camera_size)
+    assert swept.region != whole
+    kept = load_frames(path, size=(16, 12), cache_dir=tmp_path / "cache", crop=Crop(whole, follows=False))
+    assert kept.region == whole
+    (first,) = BagPixels(path, TOPICS["image"], kept.stamps_ns, kept.camera_size, whole).read(np.array([0]))
+    assert np.array_equal(kept.images[0], cv2.resize(first, (16, 12), interpolation=cv2.INTER_AREA))
+    assert not np.array_equal(kept.images[0], swept.images[0])
+    again = load_frames(path, size=(16, 12), cache_dir=tmp_path / "cache")
+    assert again.region == swept.region
+    with pytest.raises(BagError, match="set the camera to its size"):
+        load_frames(
+            path, size=(16, 12), cache_dir=tmp_path / "cache", crop=Crop(Region(0, 0, 999, 999), follows=False)
+        )
 
 
 def test_each_size_has_its_own_cache_entry(tmp_path: Path, recorded: tuple[Path, Schedule]) -> None:

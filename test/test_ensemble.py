@@ -157,7 +157,7 @@ def test_those_who_saw_a_frame_do_not_teach_it(made: Case, checkpoint: Callable[
 
 def test_the_model_with_the_lowest_regime_loss_is_best(made: Case, checkpoint: Callable[..., Path]) -> None:
     """As it was trained: a map would mend what the first is off by, on the very frames that are compared on."""
-    result = compare([checkpoint(0.2), checkpoint(0.0)], made.frames, made.split)
+    result = compare([checkpoint(0.2), checkpoint(0.0)], [made.frames] * 2, made.split)
     assert result.best == 1 and (result.losses[0] > result.losses[1] + 0.05).all()
     assert result.errors[1] == 0.0 and result.errors[0] > 0.0
     assert result.frames == len(made.split.calibration)
@@ -166,17 +166,17 @@ def test_the_model_with_the_lowest_regime_loss_is_best(made: Case, checkpoint: C
 def test_selection_uses_only_frames_that_no_model_was_trained_on(made: Case, checkpoint: Callable[..., Path]) -> None:
     own = [split_spans(made.frames, span_s=30.0, seed=seed) for seed in (0, 1)]
     left = [split.calibration for split in own]
-    found = select([checkpoint(0.0, seed=0), checkpoint(0.1, seed=1)], made.frames)
+    found = select([checkpoint(0.0, seed=0), checkpoint(0.1, seed=1)], [made.frames] * 2)
     assert 0 < found.frames <= len(np.intersect1d(*left))
-    assert select([checkpoint(0.0, bag="other")], made.frames).frames == len(made.frames)
+    assert select([checkpoint(0.0, bag="other")], [made.frames]).frames == len(made.frames)
 
 
 def test_unfinished_models_are_not_compared(made: Case, checkpoint: Callable[..., Path]) -> None:
     with pytest.raises(TrainingError, match="did not end"):
-        compare([checkpoint(0.0, finished=False)], made.frames, made.split)
+        compare([checkpoint(0.0, finished=False)], [made.frames], made.split)
 
 
 def test_models_without_a_frame_in_common_are_refused(made: Case, checkpoint: Callable[..., Path]) -> None:
     paths = [checkpoint(0.0, seed=seed) for seed in range(40)]
     with pytest.raises(TrainingError, match="no frame was left out of training by all 40 models"):
-        select(paths, made.frames)
+        select(paths, [made.frames] * len(paths))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ropes_ros.errors import RopesError
-from ropes_ros.framing import Region, area_weights, swept_region
+from ropes_ros.framing import Crop, Region, area_weights, swept_region
 
 
 def scene(rng: np.random.Generator, left: int, top: int) -> np.ndarray:
@@ -57,3 +57,29 @@ def test_area_weights_agree_with_opencv(source: int, target: int) -> None:
 def test_area_weights_do_not_enlarge() -> None:
     with pytest.raises(RopesError, match="32 pixels cannot be averaged into 64"):
         area_weights(32, 64)
+
+
+CAMERA = (320, 240)
+
+
+@pytest.mark.parametrize(
+    ("swept", "taken"),
+    [
+        (Region(60, 40, 100, 100), Region(30, 20, 200, 180)),  # within what the network knows: nothing changes
+        (Region(10, 40, 100, 100), Region(10, 20, 200, 180)),
+        (Region(150, 100, 120, 130), Region(70, 50, 200, 180)),
+        (Region(120, 30, 200, 180), Region(120, 30, 200, 180)),
+        (Region(20, 30, 240, 100), Region(20, 30, 240, 100)),  # wider than that: as for a new network
+    ],
+)
+def test_a_crop_follows_what_moves_without_being_resized(swept: Region, taken: Region) -> None:
+    assert Crop(Region(30, 20, 200, 180), follows=True).over(swept, CAMERA) == taken
+
+
+def test_a_crop_that_stays_stays_and_needs_the_camera_it_is_of() -> None:
+    crop = Crop(Region(130, 20, 200, 180), follows=False)
+    assert crop.over(Region(0, 0, 50, 50), (330, 240)) == crop.region
+    with pytest.raises(RopesError, match=r"320x240.*130, 20, 200, 180"):
+        crop.over(Region(0, 0, 50, 50), CAMERA)
+    moved = Region(0, 0, 50, 50)
+    assert Crop(crop.region, follows=True).over(moved, CAMERA) == moved

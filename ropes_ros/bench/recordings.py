@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from ropes_ros.bench.cells import Cell
 from ropes_ros.densities import Bump, Density, Levels, Observational
+from ropes_ros.framing import Crop
 from ropes_ros.robot import Robot, load_robot
 from ropes_ros.sim.canonical import Faults, Recording, iid_poses, sweeps
 
@@ -51,23 +52,25 @@ def bench_robot(camera: str = "preset") -> Robot:
     return Robot({**robot.preset, "sim": moved, "urdf": str(robot.urdf_path)}, robot.urdf_path)
 
 
-def recording(cell: Cell, size: tuple[int, int], cache_dir: Path) -> Recording:
+def recording(cell: Cell, size: tuple[int, int], cache_dir: Path, crop: Crop | None = None) -> Recording:
     """A cell's recording; a second process that wants the same one waits for the first to have drawn it.
 
     Args:
         cell: The cell.
         size: (width, height) in pixels of the images.
         cache_dir: Folder that all cells share.
+        crop: Of sweeps, what the network that is started from knows of the pictures.
     """
     arguments: dict[str, Any] = {"seed": cell.seed, "size": size, "cache_dir": cache_dir, "condition": cell.condition}
     said = [cell.kind, cell.frames, cell.design, cell.levels, cell.faults, cell.camera, cell.seed, cell.condition, size]
+    said += [crop] if crop else []
     digest = hashlib.sha256(json.dumps(said).encode()).hexdigest()[:16]
     cache_dir.mkdir(parents=True, exist_ok=True)
     robot = bench_robot(cell.camera)
     with (cache_dir / f"{digest}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if cell.kind == "sweeps":
-            return sweeps(robot, cell.minutes, faults=FAULTS[cell.faults], **arguments)
+            return sweeps(robot, cell.minutes, faults=FAULTS[cell.faults], crop=crop, **arguments)
         design: Any = cell.design
         return iid_poses(robot, cell.frames, levels=LEVELS[cell.levels], design=design, **arguments)
 

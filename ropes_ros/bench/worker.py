@@ -66,12 +66,16 @@ def _fresh(out: Path, cell: Cell, tests: tuple[str, ...]) -> dict[str, Any]:
     """Train and test."""
     from ropes_ros.bench.methods import METHODS, Job
     from ropes_ros.bench.recordings import recording
+    from ropes_ros.learning.checkpoint import crop_of, find_checkpoint, load_checkpoint
 
     method, budget = METHODS[cell.method], BUDGETS[cell.budget]
     if method.train is None:
         assert method.figures is not None  # a method has the one or the other
         return {"training": {}, "data": {}, "tests": {test: method.figures(cell) for test in tests}}
-    taken = recording(cell, method.size or budget.image_size, out / "data")
+    crop = None
+    if cell.start:
+        crop = crop_of(load_checkpoint(find_checkpoint(out / "models" / cell.start / "first")), follows=True)
+    taken = recording(cell, method.size or budget.image_size, out / "data", crop)
     folder = _folder(out, cell)
     folder.mkdir(parents=True, exist_ok=True)
     trained = method.train(Job(cell, taken, folder, out / "models"))

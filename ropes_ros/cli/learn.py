@@ -104,6 +104,7 @@ def train(
     from rich.progress import Progress
 
     from ropes_ros.dataset import load_frames
+    from ropes_ros.learning.checkpoint import crop_of, find_checkpoint, load_checkpoint
     from ropes_ros.learning.pipeline import learn
     from ropes_ros.learning.refine import RefineConfig
     from ropes_ros.learning.tasks import REGIME_LOSSES
@@ -113,6 +114,11 @@ def train(
         raise TrainingError(f"--method {method}: take one of {', '.join(METHODS)}")
     if supervision not in SUPERVISIONS:
         raise TrainingError(f"--supervision {supervision}: take one of {', '.join(SUPERVISIONS)}")
+    if supervision == "commands" and (task, constraint, pretrain) != ("mechanism", "none", "none"):
+        raise TrainingError(
+            "--supervision commands is a likelihood of its own, which knows no --task, --constraint or --pretrain; "
+            "leave them out"
+        )
     if method == "ropes":
         ours = {"--task": task != "mechanism", "--constraint": constraint != "none", "--pretrain": pretrain != "none"}
         ours |= {"--init": init is not None, "--epochs": epochs is not None, "--size": size is not None}
@@ -144,6 +150,7 @@ def train(
             schedule=None if schedule is None else Schedule.load(schedule),
             schedule_start_ns=schedule_start,
             progress=lambda done, total: progress.update(bar, completed=done, total=total),
+            crop=None if init is None else crop_of(load_checkpoint(find_checkpoint(init)), follows=True),
         )
 
         def on_step(done: int, total: int, loss: float) -> None:
@@ -162,6 +169,11 @@ def train(
             result, findings = _ropes(frames, out, seed, permutation, on_step, on_epoch)
         else:
             look_closer = refine and task == "mechanism" and constraint == "none"
+            if refine and not look_closer and not as_json:
+                progress.console.print(
+                    "note: no second look follows: it goes with --task mechanism and --constraint none alone",
+                    style="yellow",
+                )
             arm = _arm(robot or frames.robot) if look_closer or supervision == "commands" else None
             learned = learn(
                 frames,

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ropes_ros.errors import TrainingError
+from ropes_ros.framing import Crop, Region
 from ropes_ros.learning import networks
 
 CHECKPOINT_VERSION = 2
@@ -75,6 +76,11 @@ def provenance(supervision: str, bag_hash: str, start: Mapping[str, Any] | None)
 def bags_of(content: Mapping[str, Any]) -> tuple[str, ...]:
     """Hashes of the bags that a checkpoint's network has seen in training; older ones name their own alone."""
     return tuple(content.get("bags", (content["frames"]["bag_hash"],)))
+
+
+def crop_of(content: Mapping[str, Any], *, follows: bool) -> Crop:
+    """The part of the camera's image that a checkpoint's network knows; see `framing.Crop` for `follows`."""
+    return Crop(Region(*(int(value) for value in content["frames"]["region"])), follows)
 
 
 def load_net(content: dict[str, Any]) -> nn.Module:

@@ -2,7 +2,8 @@
 
     members = train_members(frames, split, folder, train_one)          # each never sees the spans of one group
     result = train(frames, folder / "student", config=config, task=distil_task(members, frames))
-    comparison = compare([result.checkpoint, *(member.checkpoint for member in members)], frames, split)
+    checkpoints = [result.checkpoint, *(member.checkpoint for member in members)]
+    comparison = compare(checkpoints, [frames] * len(checkpoints), split)
     keep = comparison.best == 0
 
 The regime likelihood tells a standard deviation near the levels' width; below it, what is left is that networks from
@@ -149,7 +150,7 @@ class Comparison(NamedTuple):
     frames: int
 
 
-def compare(checkpoints: Sequence[Path], frames: FrameSet, split: Split) -> Comparison:
+def compare(checkpoints: Sequence[Path], recordings: Sequence[FrameSet], split: Split) -> Comparison:
     """Compare finished models by the regime likelihood on the calibration spans of a split that all of them left alone.
 
     Networks are compared as they were trained, without maps and scales, which were fitted on such spans.
@@ -159,17 +160,21 @@ def compare(checkpoints: Sequence[Path], frames: FrameSet, split: Split) -> Comp
 
     Args:
         checkpoints: Finished models, at least one.
-        frames: All frames.
+        recordings: For each, all frames of one recording, cut as its network knows them.
         split: Its calibration spans decide.
 
     Raises:
         TrainingError: A checkpoint is unreadable or unfinished.
     """
+    frames = recordings[0]
     labels, segments = split.labels[split.calibration], frames.segments[split.calibration]
     counts = np.stack([(labels == level).sum(axis=0) for level in range(len(frames.level_ids))], axis=1) + 0.5
     objective = MechanismLikelihood(frames.log_density, counts / counts.sum(axis=1, keepdims=True))
     loss = np.stack(
-        [-log_likelihood(objective, *_said(path, frames, split.calibration), labels) for path in checkpoints]
+        [
+            -log_likelihood(objective, *_said(path, cut, split.calibration), labels)
+            for path, cut in zip(checkpoints, recordings, strict=True)
+        ]
     )
     labelled = labels >= 0
     joints = labelled.any(axis=0)
@@ -185,7 +190,7 @@ def compare(checkpoints: Sequence[Path], frames: FrameSet, split: Split) -> Comp
     return Comparison(losses, errors, best, len(split.calibration))
 
 
-def select(checkpoints: Sequence[Path], frames: FrameSet) -> Comparison:
+def select(checkpoints: Sequence[Path], recordings: Sequence[FrameSet]) -> Comparison:
     """Choose among finished models without labels of pose: the lowest regime loss on frames that none was trained on.
 
     Of a bag that a model was trained on, its calibration spans count as such (validation spans chose its epoch); of
@@ -193,11 +198,12 @@ def select(checkpoints: Sequence[Path], frames: FrameSet) -> Comparison:
 
     Args:
         checkpoints: Finished models, at least one.
-        frames: Frames to compare on.
+        recordings: For each, the frames of one recording to compare on, cut as its network knows them.
 
     Raises:
         TrainingError: A checkpoint is unreadable or unfinished, or no frame was left alone by all models.
     """
+    frames = recordings[0]
     labels = frames.labels.copy()
     for path in checkpoints:
         content = load_checkpoint(path)
@@ -214,7 +220,7 @@ def select(checkpoints: Sequence[Path], frames: FrameSet) -> Comparison:
             f"no frame was left out of training by all {len(checkpoints)} models: train them with one seed, or compare "
             "them on a bag that none was trained on"
         )
-    return compare(checkpoints, frames, Split(chosen, chosen, chosen, labels))
+    return compare(checkpoints, recordings, Split(chosen, chosen, chosen, labels))
 
 
 def _said(

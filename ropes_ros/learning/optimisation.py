@@ -21,9 +21,13 @@ def check_compiler(device: torch.device) -> None:
     Raises:
         TrainingError: There is no compiler.
     """
-    compilers = (os.environ.get("CXX", "c++"), "g++", "clang++")
-    if device.type == "cpu" and not any(map(shutil.which, compilers)):
-        raise TrainingError("compiling the network needs a C++ compiler: install g++, or leave out --compile")
+    compiler = os.environ.get("CXX", "g++")  # the one that torch takes
+    if device.type == "cpu" and shutil.which(compiler) is None:
+        named = " (the variable CXX names it)" if "CXX" in os.environ else ""
+        raise TrainingError(
+            f"compiling the network needs a C++ compiler, and there is no {compiler}{named}: install g++, or leave out "
+            "--compile"
+        )
 
 
 def takes_bfloat16(precision: str, device: torch.device) -> bool:

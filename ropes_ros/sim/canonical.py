@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from ropes_ros.densities import Density, Levels
 from ropes_ros.errors import RopesError, TrainingError
+from ropes_ros.framing import Crop
 from ropes_ros.motion import Trajectory
 from ropes_ros.regimes import make_schedule
 from ropes_ros.robot import Robot
@@ -167,6 +168,7 @@ def sweeps(
     cache_dir: Path,
     condition: str = "clean",
     faults: Faults = NO_FAULTS,
+    crop: Crop | None = None,
 ) -> Recording:
     """A recorded schedule of sweeps: 30 frames a second of an arm that lags behind its commands and sags a little.
 
@@ -178,6 +180,8 @@ def sweeps(
         cache_dir: Folder of the cache.
         condition: Of the surroundings, one of CONDITIONS.
         faults: In what the arm and its camera fall short of the commands and their clock.
+        crop: What to keep of the pictures, for a network that knows a part of them; that in which anything moves when
+            None.
 
     Raises:
         ScheduleError: The length is not one that a schedule can have.
@@ -209,7 +213,7 @@ def sweeps(
         )
 
     looks = _looks(condition, robot, seed, video=True)
-    return record(robot, arguments, take, looks, size=size, cache_dir=cache_dir)
+    return record(robot, arguments, take, looks, size=size, cache_dir=cache_dir, crop=crop)
 
 
 def _looks(condition: str, robot: Robot, seed: int, *, video: bool) -> Callable[[int], Looks]:

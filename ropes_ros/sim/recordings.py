@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from ropes_ros.dataset import FrameSet
 from ropes_ros.errors import RopesError, TrainingError
-from ropes_ros.framing import Region, swept_region
+from ropes_ros.framing import Crop, Region, swept_region
 from ropes_ros.pixels import PixelStore, write_pixels
 from ropes_ros.robot import Robot
 from ropes_ros.schedule import GRID
@@ -83,6 +83,7 @@ def record(
     *,
     size: tuple[int, int],
     cache_dir: Path,
+    crop: Crop | None = None,
 ) -> Recording:
     """Draw a recording, or read it from the cache.
 
@@ -93,11 +94,13 @@ def record(
         looks: The surroundings of the frames, given their number.
         size: (width, height) in pixels of the images.
         cache_dir: Folder of the cache; may be shared and deleted at any time.
+        crop: What to keep of the pictures; that in which anything moves when None.
 
     Raises:
         TrainingError: The size is larger than the region in which anything moves.
     """
-    key = json.dumps([_VERSION, mujoco.__version__, CAMERA_SIZE, _identity(robot), arguments], sort_keys=True)
+    said = [_VERSION, mujoco.__version__, CAMERA_SIZE, _identity(robot), arguments, *([crop] if crop else [])]
+    key = json.dumps(said, sort_keys=True)
     digest = hashlib.sha256(key.encode()).hexdigest()
     folder = Path(cache_dir) / f"sim-{digest[:32]}"
     entry = _read(folder)
@@ -106,7 +109,7 @@ def record(
         folder.parent.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(prefix="partial-", dir=folder.parent))
         try:
-            _fill(partial, robot, take(), looks)
+            _fill(partial, robot, take(), looks, crop)
             with suppress(OSError):  # another process was faster with the same entry
                 os.rename(partial, folder)
         finally:
@@ -154,13 +157,17 @@ def _identity(robot: Robot) -> list[Any]:
     return [robot.preset, hashlib.sha256(robot.urdf_path.read_bytes()).hexdigest()]
 
 
-def _fill(folder: Path, robot: Robot, take: Take, looks: Callable[[int], Looks]) -> None:
-    """Draw all frames into a cache folder, cut to the region that is swept."""
+def _fill(
+    folder: Path, robot: Robot, take: Take, looks: Callable[[int], Looks], crop: Crop | None
+) -> None:
+    """Draw all frames into a cache folder, cut to the region that is swept, or to the crop."""
     count = len(take.positions)
     of_frame = looks(count)
     chosen = np.unique(np.linspace(0, count - 1, min(count, _REGION_SAMPLES)).astype(np.int64))
     samples = list(draw(robot, take.positions[chosen], lambda row: of_frame(int(chosen[row]))))
     region = swept_region(samples, (1, 1))
+    if crop is not None:
+        region = crop.over(region, CAMERA_SIZE)
     pictures = samples if len(samples) == count else draw(robot, take.positions, of_frame)
     write_pixels(folder, (region.cut(picture) for picture in pictures))
     values = {**take._asdict(), "level_ids": np.array(take.level_ids), "region": np.array(region)}
