@@ -1,7 +1,8 @@
 """Repair of a bag that was cut off (a crash, kill -9, a full disk, a power cut) or damaged.
 
-Every complete record of the storage file is copied to a temporary file, which gets the index that is missing
-and replaces the original only when it is whole. metadata.yaml is rebuilt from what the files hold.
+Every complete record of the storage file is copied to a temporary file, also those behind damaged parts, which gets the
+index that is missing and replaces the original only when it is whole. An original that is damaged in its midst, and not
+merely cut off, is kept beside it. metadata.yaml is rebuilt from what the files hold.
 """
 
 from __future__ import annotations
@@ -44,7 +45,13 @@ from ropes_ros.errors import BagError
 from ropes_ros.mcap_limits import read_summary, unpacked_chunk
 
 _SUFFIX = ".recovering"
+KEPT_SUFFIX = ".damaged"
+"""What is appended to the name of an original that is kept."""
 _RECORD_HEAD = struct.Struct("<BQ")
+_CHUNK_TIMES = struct.Struct("<QQQ")
+"""What a chunk begins with: times of its first and last message, ns, and its size when it is unpacked."""
+_SEARCHED = 1 << 20
+"""Bytes that are looked through at a time for the next chunk."""
 _DAMAGE = (McapError, BagError, ValueError, RuntimeError, EOFError, MemoryError, OverflowError, struct.error)
 """What the MCAP records and their decompressors raise on damaged bytes."""
 
@@ -59,6 +66,7 @@ class Recovery:
         messages: Number of messages in the bag now.
         duration_ns: Time between the first and the last message in nanoseconds.
         lost_bytes: Size of the damaged parts that could not be read.
+        kept: Originals that were damaged in their midst.
     """
 
     path: Path
@@ -66,6 +74,7 @@ class Recovery:
     messages: int
     duration_ns: int
     lost_bytes: int
+    kept: tuple[Path, ...]
 
 
 @dataclasses.dataclass
@@ -99,11 +108,14 @@ def recover(path: str | Path) -> Recovery:
     try:
         contents: list[_Contents] = []
         rebuilt: list[str] = []
+        kept: list[Path] = []
         lost = 0
         for file in files:
             summary = _summarise(file)
             if summary is None or _is_damaged(file):
-                lost += _rebuild(file)
+                gone, original = _rebuild(file)
+                lost += gone
+                kept += [original] if original else []
                 rebuilt.append(file.name)
                 summary = _summarise(file)
                 if summary is None:
@@ -121,6 +133,7 @@ def recover(path: str | Path) -> Recovery:
         messages=sum(file.count for file in filled),
         duration_ns=max((f.end_ns for f in filled), default=0) - min((f.start_ns for f in filled), default=0),
         lost_bytes=lost,
+        kept=tuple(kept),
     )
 
 
@@ -188,8 +201,13 @@ def _offered(text: str) -> list[Mapping[str, object]]:
         return []
 
 
-def _rebuild(file: Path) -> int:
-    """Replace a damaged MCAP file by one with all its complete records and an index; returns bytes lost."""
+def _rebuild(file: Path) -> tuple[int, Path | None]:
+    """Replace a damaged MCAP file by one with all its complete records and an index.
+
+    Returns:
+        Bytes lost, and where the original is kept, None where it is not.
+    """
+    kept = file.with_name(file.name + KEPT_SUFFIX)
     temporary = file.with_name(file.name + _SUFFIX)
     try:
         temporary.unlink(missing_ok=True)  # and never through a link that a bag from elsewhere brought
@@ -207,10 +225,14 @@ def _rebuild(file: Path) -> int:
             copier.finish()
             target.flush()
             os.fsync(target.fileno())
+        if copier.holes:
+            if os.path.lexists(kept):
+                raise BagError(f"{kept} is in the way of the damaged original, which is kept: move it elsewhere")
+            file.rename(kept)
         temporary.replace(file)
     finally:
         temporary.unlink(missing_ok=True)
-    return lost
+    return lost, kept if copier.holes else None
 
 
 class _Copier:
@@ -218,6 +240,9 @@ class _Copier:
 
     def __init__(self, target: IO[bytes]) -> None:
         self.messages = 0
+        self.holes = False
+        """Whether a message was found behind something that could not be read."""
+        self._lost = 0
         self._counts: dict[str, int] = {}
         self._header: Mapping[str, str] | None = None
         self._schemas: dict[int, int] = {}
@@ -229,19 +254,24 @@ class _Copier:
         """Copy all complete records; returns the number of bytes that could not be used."""
         if source.read(len(MCAP0_MAGIC)) != MCAP0_MAGIC:
             return size
-        lost = 0
-        for opcode, payload in _records(source, size):
-            if opcode == Opcode.DATA_END:
-                return lost
-            try:
-                records = _parse(opcode, payload)
-                if opcode == Opcode.CHUNK and not any(isinstance(record, Message) for record in records):
-                    lost += len(payload)
-                for record in records:
-                    self._add(record)
-            except _DAMAGE:
-                lost += len(payload)
-        return lost + size - source.tell()
+        while True:
+            for opcode, payload in _records(source, size):
+                if opcode == Opcode.DATA_END:
+                    return self._lost
+                try:
+                    records = _parse(opcode, payload)
+                    if opcode == Opcode.CHUNK and not any(isinstance(record, Message) for record in records):
+                        self._lost += len(payload)
+                    for record in records:
+                        self._add(record)
+                except _DAMAGE:
+                    self._lost += len(payload)
+            broken = source.tell()
+            found = _next_chunk(source, broken + 1, size)
+            self._lost += (size if found is None else found) - broken
+            if found is None:
+                return self._lost
+            source.seek(found)
 
     def finish(self) -> None:
         """Write state, counts and index."""
@@ -273,6 +303,7 @@ class _Copier:
                 )
                 self._counts[topic] = self._counts.get(topic, 0) + 1
                 self.messages += 1
+                self.holes |= self._lost > 0
         elif isinstance(record, Metadata) and record.name not in {END_RECORD, "rosbag2"}:
             if record.name == HEADER_RECORD:
                 self._header = record.metadata
@@ -290,6 +321,38 @@ def _records(source: BinaryIO, size: int) -> Iterator[tuple[int, bytes]]:
             return
         yield opcode, source.read(length)
         position = end
+
+
+def _next_chunk(source: BinaryIO, start: int, size: int) -> int | None:
+    """Where the next chunk begins that is all there and sound; None where there is none."""
+    while start + _RECORD_HEAD.size < size:
+        source.seek(start)
+        block = source.read(_SEARCHED + _RECORD_HEAD.size)
+        at = block.find(Opcode.CHUNK, 0, _SEARCHED)
+        while at >= 0:
+            position = start + at
+            if at + _RECORD_HEAD.size <= len(block):
+                end = position + _RECORD_HEAD.size + _RECORD_HEAD.unpack_from(block, at)[1]
+                if end <= size and _is_chunk(source, position, end):
+                    return position
+            at = block.find(Opcode.CHUNK, at + 1, _SEARCHED)
+        start += _SEARCHED
+    return None
+
+
+def _is_chunk(source: BinaryIO, position: int, end: int) -> bool:
+    """Whether a sound chunk is between two positions: first by its times, which is cheap, then by its checksum."""
+    source.seek(position + _RECORD_HEAD.size)
+    times = source.read(_CHUNK_TIMES.size)
+    if len(times) < _CHUNK_TIMES.size:
+        return False
+    first, last, _ = _CHUNK_TIMES.unpack(times)
+    if first > last:
+        return False
+    try:
+        return bool(_parse(Opcode.CHUNK, times + source.read(end - source.tell())))
+    except _DAMAGE:
+        return False
 
 
 def _parse(opcode: int, payload: bytes) -> list[McapRecord]:

@@ -229,6 +229,22 @@ def test_recovery_skips_a_damaged_chunk(tmp_path: Path) -> None:
     assert result.lost_bytes > 0
 
 
+def test_recovery_goes_on_behind_damage_and_keeps_the_original(tmp_path: Path) -> None:
+    """Four chunks with their heads are gone, and the rest of the file says nothing of where the next record begins."""
+    sent = write_images(tmp_path / "bag", 20)
+    file = storage(tmp_path / "bag")
+    content = bytearray(file.read_bytes())
+    begin, end = chunk_end(file, 5) - 30, chunk_end(file, 9) - 5
+    content[begin:end] = np.random.default_rng(0).integers(0, 256, end - begin, dtype=np.uint8).tobytes()
+    file.write_bytes(content)
+    result = recover(tmp_path / "bag")
+    assert read_images(tmp_path / "bag") == sent[:5] + sent[10:]
+    kept = file.with_name(file.name + ".damaged")
+    assert result.kept == (kept,) and kept.read_bytes() == content
+    assert end - begin <= result.lost_bytes < 2 * (end - begin)
+    assert recover(tmp_path / "bag").rebuilt == ()
+
+
 def test_recovery_of_next_to_nothing_leaves_the_file(tmp_path: Path) -> None:
     write_images(tmp_path / "bag", 3)
     file = storage(tmp_path / "bag")

@@ -65,7 +65,7 @@ def _table(group: Group, table: Sequence[Line]) -> str:
         label = f"{line.row.label}, on {line.test}" if len(tests) > 1 else line.row.label
         seeds, done = len(line.row.cells), max(value["n"] for value in line.values.values())
         label += f" ({done} of {seeds} seeds)" if seeds > 1 else ""
-        texts = [shown(metric, line.values.get(metric)) for metric in metrics]
+        texts = [shown(metric, line.values.get(metric), done) for metric in metrics]
         bold = [line.row.key in top[metric, line.test] for metric in metrics]
         figures = [f"**{text}**" if strong else text for text, strong in zip(texts, bold, strict=True)]
         rows.append([label, line.supervision, *figures])

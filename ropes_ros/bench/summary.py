@@ -80,6 +80,7 @@ class Line(NamedTuple):
         state: "done"; "not run" or "failed" where that is true of any of its cells.
         message: Why it failed.
         cells: Names of the cells.
+        notes: What trainings said of themselves.
     """
 
     row: Row
@@ -90,6 +91,7 @@ class Line(NamedTuple):
     state: str
     message: str
     cells: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
 
 def lines(out: Path, group: Group) -> list[Line]:
@@ -107,7 +109,8 @@ def lines(out: Path, group: Group) -> list[Line]:
             values = aggregate([_flat(record, test) for record in there], group.metrics)
             names = tuple(cell.name for cell in row.cells)
             message = "; ".join(failed)
-            found.append(Line(row, test, method.role, method.supervision, values, state, message, names))
+            notes = tuple(dict.fromkeys(note for record in there for note in record["training"].get("notes", ())))
+            found.append(Line(row, test, method.role, method.supervision, values, state, message, names, notes))
     return found
 
 
@@ -228,19 +231,24 @@ def remarks(group: Group, table: Sequence[Line]) -> list[str]:
         sentences.append(f"Ratio of ours to the published recipe's whole run: {text}; the goal is 1/10.")
     both = {"ours", "label-free"} <= {line.role for line in table if line.values}
     if group.compared and both and not beaten(table, group.metrics):
-        sentences.append("Ours is better than every label-free baseline that was run, on every metric.")
-    return sentences
+        sentences.append("Ours is better than every label-free baseline that was run, as it was run, on every metric.")
+    said = dict.fromkeys((line.row.label, line.notes) for line in table if line.notes)
+    return sentences + [f"{label}, of its own training: {'; '.join(notes)}." for label, notes in said]
 
 
-def shown(metric: str, value: dict[str, Any] | None) -> str:
-    """A figure with its spread, where seeds differ; nothing where there is no figure."""
+def shown(metric: str, value: dict[str, Any] | None, done: int = 0) -> str:
+    """A figure with its spread, where seeds differ, and of how many of the `done` seeds it is, where not of all.
+
+    Nothing where there is no figure.
+    """
     if value is None:
         return ""
     form = METRICS[metric].form
     if isinstance(value["mean"], list):
         return " ".join(f"{entry:{form}}" for entry in value["mean"])
     text = f"{value['mean']:{form}}"
-    return f"{text} ± {value['spread']:{form}}" if value["spread"] else text
+    text += f" ± {value['spread']:{form}}" if value["spread"] else ""
+    return f"{text} (of {value['n']})" if value["n"] < done else text
 
 
 def document(out: Path, tables: Sequence[Group], budget: str) -> dict[str, Any]:
