@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from ropes_ros import __version__
 from ropes_ros.bags import open_bag
@@ -202,7 +203,7 @@ def _prepare(out: Path) -> None:
 
 
 def _stage(console: Console, number: int, title: str, detail: str) -> None:
-    console.print(f"[bold]{number}/5 {title}[/bold]  {detail}")
+    console.print(Text.assemble((f"{number}/5 {title}", "bold"), f"  {detail}"))
 
 
 def _next(console: Console, what: str) -> None:

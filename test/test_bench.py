@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 
 from ropes_ros.bench import groups as tables
 from ropes_ros.bench import measures, methods, page, runner, targets, verify, worker
-from ropes_ros.bench.cells import BUDGETS, Cell, is_done, read_cell, write_cell, write_json
+from ropes_ros.bench.cells import BUDGETS, Cell, cell_file, is_done, read_cell, write_cell, write_json
 from ropes_ros.bench.groups import Group, Row, groups, wanted
 from ropes_ros.bench.markdown import markdown
 from ropes_ros.bench.methods import LABEL_FREE, METHODS, OURS, Method, Reading, Trained
@@ -387,6 +387,32 @@ def test_a_row_of_which_seeds_are_missing_says_so(tmp_path: Path) -> None:
     for cell, error in zip(row.cells[:2], (0.2, 0.3), strict=True):
         write_cell(tmp_path, cell, {**DONE, "tests": {"recovery": {"error": error}}})
     assert "| ours (2 of 3 seeds) | exact score differences | 0.250 ± 0.071 |" in markdown(tmp_path, [table], "quick")
+
+
+def test_a_figure_of_fewer_seeds_than_its_row_says_so(tmp_path: Path) -> None:
+    row = Row("ours", "ours", tuple(replace(ORACLE, seed=seed) for seed in range(3)), ("recovery",))
+    table = Group("identifiability", "Latents", "A note.", (row,), ("error", "seconds"))
+    for cell, seconds in zip(row.cells, ({}, {"seconds": 5.0}, {"seconds": 7.0}), strict=True):
+        write_cell(tmp_path, cell, {**DONE, "tests": {"recovery": {"error": 0.2, **seconds}}})
+    text = markdown(tmp_path, [table], "quick")
+    assert "(3 of 3 seeds)" in text and "| 0.200 ± 0.000 | 6 ± 1 (of 2) |" in text
+
+
+def test_what_trainings_say_of_themselves_stands_below_the_table(tmp_path: Path) -> None:
+    row = Row("ropes", "ROPES", (ORACLE,), ("recovery",))
+    table = Group("baselines", "Methods", "A note.", (row,), ("error",))
+    training = {"notes": ["stage 3 fell short"]}
+    write_cell(tmp_path, ORACLE, {**DONE, "training": training, "tests": {"recovery": {"error": 0.2}}})
+    assert "ROPES, of its own training: stage 3 fell short." in markdown(tmp_path, [table], "quick")
+
+
+@pytest.mark.parametrize("content", ["[]", '{"state": "done"}', '{"training": 1}'])
+def test_what_is_no_record_of_a_cell_is_named(tmp_path: Path, content: str) -> None:
+    path = cell_file(tmp_path, ORACLE)
+    path.parent.mkdir(parents=True)
+    path.write_text(content.replace("{", f'{{"key": "{ORACLE.key}", ', 1))
+    with pytest.raises(RopesError, match=f"{ORACLE.name}.json: is no record"):
+        read_cell(tmp_path, ORACLE)
 
 
 def test_the_committed_table_is_that_of_the_committed_cells() -> None:

@@ -20,6 +20,8 @@ from ropes_ros.errors import RopesError
 VERSION = 1
 """Raised when figures of an older version no longer compare with new ones."""
 
+PARTS = ("training", "data", "tests")
+"""What a record holds besides its state, each by name."""
 FRAMES_A_MINUTE = 1800
 """Of a sweep recording: 30 a second."""
 REFERENCE_FRAMES = 70_000
@@ -132,12 +134,21 @@ def cell_file(out: Path, cell: Cell) -> Path:
 
 
 def read_cell(out: Path, cell: Cell) -> dict[str, Any] | None:
-    """A cell's record, done or failed; None where there is none that fits."""
+    """A cell's record, done or failed; None where there is none that fits.
+
+    Raises:
+        RopesError: What is there is no record.
+    """
+    path = cell_file(out, cell)
     try:
-        record: dict[str, Any] = json.loads(cell_file(out, cell).read_text(encoding="utf-8"))
+        record = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return record if record.get("key") == cell.key else None
+    if isinstance(record, dict) and record.get("key") != cell.key:
+        return None
+    if not isinstance(record, dict) or not all(isinstance(record.get(part), dict) for part in PARTS):
+        raise RopesError(f"{path}: is no record of a cell; delete it, and run the cell again")
+    return record
 
 
 def write_cell(out: Path, cell: Cell, record: Mapping[str, Any]) -> None:

@@ -9,13 +9,13 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from ropes_ros.bench.cells import BUDGETS, Cell, cell_file, is_done, read_cell, write_cell
+from ropes_ros.bench.cells import BUDGETS, PARTS, Cell, cell_file, is_done, read_cell, write_cell
 from ropes_ros.errors import RopesError
 
 KEPT_BYTES = 100 * 2**20
 """A model's folder larger than this is not kept."""
 TRAVERSED = "uniform"
-NOTHING: dict[str, Any] = {"training": {}, "data": {}, "tests": {}}
+NOTHING: dict[str, Any] = {part: {} for part in PARTS}
 """What a record holds at least."""
 
 

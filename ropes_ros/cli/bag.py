@@ -38,10 +38,9 @@ def recover(
         console.print(
             f"rebuilt {', '.join(result.rebuilt)}: {result.messages} messages over "
             f"{in_words(result.duration_ns / 1e9)}, {result.lost_bytes} bytes lost",
-            markup=False,
         )
         for original in result.kept:
-            console.print(f"it was damaged in its midst; the original is kept as {original}", markup=False)
+            console.print(f"it was damaged in its midst; the original is kept as {original}")
     else:
         console.print(f"nothing to mend: {result.messages} messages over {in_words(result.duration_ns / 1e9)}")
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ropes_ros.cli.output import Json, console, in_words, print_json, print_table
+from ropes_ros.errors import RopesError
 
 if TYPE_CHECKING:
     from ropes_ros.bench.runner import Event
@@ -60,6 +61,8 @@ def table(
     as_json: Json = False,
 ) -> None:
     """Write the table from the cells that are done, without running any."""
+    if not any((out / "cells").glob("*.json")):
+        raise RopesError(f"{out} holds no cell; name the --out of a `ropes bench accuracy` that was run")
     _write(out, "quick" if quick else "full", as_json=as_json)
 
 
@@ -120,7 +123,7 @@ def verify(
 def _say(event: Event) -> None:
     """One line at the end of a cell."""
     what = f"failed: {event.message}" if event.message else "done"
-    console.print(f"{event.done}/{event.total} {event.cell.name}: {what} ({in_words(event.seconds)})", markup=False)
+    console.print(f"{event.done}/{event.total} {event.cell.name}: {what} ({in_words(event.seconds)})")
 
 
 def _judged_row(entry: Judged) -> tuple[str, ...]:

@@ -110,7 +110,7 @@ def _on_bag(encoder: Encoder, bag: Path, robot: str | None, topics: dict[str, st
     tip = f"median {metrics.tip_error_mm_median:.0f} mm, 90 % below {tip_90:.0f} mm"
     _print(encoder, result, f"{len(result.truth)}{left_out}", tip)
     for finding in () if result.tracking is None else result.tracking.sentences:
-        console.print(f"note: {finding}", style="yellow", markup=False)
+        console.print(f"note: {finding}", style="yellow")
 
 
 def _tracked(joint_names: Sequence[str], tracking: TrackingReport) -> dict[str, Any]:

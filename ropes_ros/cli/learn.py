@@ -12,6 +12,7 @@ from ropes_ros.cli.output import (
     Json,
     ModelRobotOption,
     TopicsOption,
+    as_command,
     console,
     in_words,
     print_json,
@@ -187,7 +188,7 @@ def train(
                 log_dir=tensorboard,
                 on_step=on_step,
                 on_epoch=on_epoch,
-                on_phase=None if as_json else lambda what: progress.console.print(f"{what} ...", markup=False),
+                on_phase=None if as_json else lambda what: progress.console.print(f"{what} ..."),
             )
             result, findings = learned.result, learned.findings
     if int(os.environ.get("RANK", "0")) > 0:  # of processes that torchrun started, the first one speaks
@@ -207,11 +208,13 @@ def train(
         )
         return
     for finding in findings:
-        console.print(f"note: {finding}", style="yellow", markup=False)
+        console.print(f"note: {finding}", style="yellow")
     kept = f"epoch {result.best_epoch}" if result.best_epoch else "the weights that were started from"
     console.print(
         f"kept {kept}; regime loss after calibration {result.calibration.loss:.3f}, floor "
-        f"{result.calibration.bayes_floor:.3f} nats; next: `ropes export {result.checkpoint} models/NAME`"
+        f"{result.calibration.bayes_floor:.3f} nats; next: "
+        f"`{as_command('ropes', 'export', result.checkpoint, 'models/NAME')}`",
+        soft_wrap=True,
     )
 
 

@@ -14,6 +14,7 @@ from ropes_ros.cli.output import (
     Json,
     RobotOption,
     TopicsOption,
+    as_command,
     console,
     in_words,
     print_facts,
@@ -115,7 +116,7 @@ def record(
             console.print("interrupted: closing the bag")
             status = 130
     _exit(status)
-    console.print(f"recorded {path}; look at it with `ropes info {path}`")
+    console.print(f"recorded {path}; look at it with `{as_command('ropes', 'info', path)}`", soft_wrap=True)
 
 
 def estimate(

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from ropes_ros.errors import BagError
 
-console = Console(highlight=False)
+console = Console(highlight=False, markup=False)  # brackets are parts of names
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables, for scripts.")]
 TopicsOption = Annotated[
@@ -63,7 +64,7 @@ def print_table(
     for number, column in enumerate(columns):
         table.add_column(column, justify="right" if number else "left", no_wrap=column in whole)
     for row in rows:
-        table.add_row(*(escape(printable(cell)) for cell in row))
+        table.add_row(*(printable(cell) for cell in row))
     console.print(table)
 
 
@@ -72,11 +73,16 @@ def printable(value: object) -> str:
     return "".join(letter if letter.isprintable() or letter == "\n" else "?" for letter in str(value))
 
 
+def as_command(*words: object) -> str:
+    """A command line for a person to copy."""
+    return shlex.join(str(word) for word in words)
+
+
 def print_facts(facts: Mapping[str, object]) -> None:
     """Write names and values, one a line."""
     grid = Table.grid(padding=(0, 2))
     for name, value in facts.items():
-        grid.add_row(f"[bold]{escape(printable(name))}[/bold]", escape(printable(value)))
+        grid.add_row(Text(printable(name), style="bold"), printable(value))
     console.print(grid)
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
-from conformance_support import RUNTIMES, Child, Ros
+from conformance_support import RUNTIMES, Child, Ros, until
 from rcl_interfaces.msg import ParameterDescriptor, ParameterEvent, ParameterType
 from rcl_interfaces.srv import (
     DescribeParameters,
@@ -160,8 +161,16 @@ def test_setting_by_service_is_published(ros: Ros, children: list[Child], runtim
     children.append(Child("settings", runtime))
     children[0].wait_for("ready")
     remote = Remote(ros, node, "settings")
-    assert remote.set(count=8) == [(True, False)]
-    mine = [event for event in events if event.node == "/settings"]
-    ros.spin(lambda: [e for e in events if e.node == "/settings" and e.changed_parameters], f"the event; so far {mine}")
-    last = [e for e in events if e.node == "/settings"][-1]
-    assert [(p.name, p.value.integer_value) for p in last.changed_parameters] == [("count", 8)]
+    counts = itertools.count(8)
+    sent: list[int] = []
+
+    def set_and_heard() -> bool:
+        """Set a new value; events of the first ones may be sent before this node hears them."""
+        sent.append(next(counts))
+        assert remote.set(count=sent[-1]) == [(True, False)]
+        return any(event.node == "/settings" and event.changed_parameters for event in events)
+
+    until(set_and_heard, "an event of a change")
+    last = [event for event in events if event.node == "/settings" and event.changed_parameters][-1]
+    ((name, value),) = [(p.name, p.value.integer_value) for p in last.changed_parameters]
+    assert name == "count" and value in sent
