@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 _HEADER = struct.Struct("<Qq")
 _POLL_S = 0.01
+_REPLY_POLL_S = 0.001
+_REPLY_S = 0.5
+"""How long the reader of a client is waited for before it is answered."""
 
 
 def _split(data: bytes) -> tuple[int, int, bytes]:
@@ -97,11 +100,12 @@ class Service:
         """Take one request and answer it; whether there was one."""
         if self._reader is None:
             return False
-        taken = self._reader.take(1)
-        if not taken:
+        taken = self._reader.take_request()
+        if taken is None:
             return False
+        request_data, endpoints = taken
         try:
-            client, sequence, data = _split(taken[0][0])
+            client, sequence, data = _split(request_data)
             request = deserialize_message(data, self.srv_type.Request)
         except MessageError as error:
             self._node.get_logger().error(f"service {self.srv_name}: {error}")
@@ -111,8 +115,20 @@ class Service:
             raise TypeError(
                 f"service {self.srv_name}: the callback must return its response, not {type(response).__name__}"
             )
+        self._wait_for(endpoints)
         self._writer.write(_prepend(client, sequence, response))
         return True
+
+    def _wait_for(self, client: bytes) -> None:
+        """Wait until a client's reader is matched, which may be later than its writer: else it would miss the reply."""
+        end = time.monotonic() + _REPLY_S
+        while not self._writer.reaches(client):
+            if time.monotonic() > end:
+                self._node.get_logger().warning(
+                    f"service {self.srv_name}: nobody reads the reply; the client has gone, or does not hear this node"
+                )
+                return
+            time.sleep(_REPLY_POLL_S)
 
     def destroy(self) -> None:
         """Stop answering."""

@@ -6,6 +6,7 @@ deserialize hand CDR bytes over untouched. ROS 2 endpoints speak XCDR1.
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from typing import Any
 
@@ -41,6 +42,7 @@ DDS_INFINITY = (1 << 63) - 1
 # A write holds Python's lock while it waits for a slow reader, so it waits in short slices.
 _WRITE_SLICE_NS = 20_000_000
 _UNSUPPORTED_DEPTH = 1 << 31
+_CLIENT_ID = re.compile(rb"clientid=[^;]*;")
 
 _POLICY_KINDS = {
     2: QoSPolicyKind.DURABILITY,
@@ -182,6 +184,18 @@ def type_hash_user_data(type_name: str) -> bytes:
     return f"typehash={definitions.type_hash(type_name)};".encode()
 
 
+def _client(endpoint: Any) -> bytes:
+    """What the two endpoints of a service's client have in common.
+
+    Its identifier in their user data, where rmw gives it one, or else their participant; nothing of one that has gone.
+    """
+    if endpoint is None:
+        return b""
+    data = bytes(endpoint.qos[Policy.Userdata].data) if Policy.Userdata in endpoint.qos else b""
+    found = _CLIENT_ID.search(data)
+    return found[0] if found else bytes(endpoint.participant_key.bytes)
+
+
 class Writer:
     """A DDS writer of CDR bytes."""
 
@@ -227,6 +241,11 @@ class Writer:
         """Number of matched readers."""
         return len(self.entity.get_matched_subscriptions())
 
+    def reaches(self, client: bytes) -> bool:
+        """Whether a reader of a service's client is matched; see `Reader.take_request`."""
+        handles = self.entity.get_matched_subscriptions()
+        return any(_client(self.entity.get_matched_subscription_data(handle)) == client for handle in handles)
+
     def incompatible_qos(self) -> tuple[int, int, QoSPolicyKind]:
         """Total count, change since the last call, and last policy of readers with incompatible QoS."""
         status = self.entity.get_offered_incompatible_qos_status()
@@ -271,6 +290,14 @@ class Reader:
             for sample in self.entity.take(count)
             if not isinstance(sample, InvalidSample)
         ]
+
+    def take_request(self) -> tuple[bytes, bytes] | None:
+        """One message of a service's client, and what its endpoints are known by; None where there is none."""
+        for sample in self.entity.take(1):
+            if not isinstance(sample, InvalidSample):
+                writer = self.entity.get_matched_publication_data(sample.sample_info.publication_handle)
+                return sample.cdr, _client(writer)
+        return None
 
     def matched(self) -> int:
         """Number of matched writers."""
