@@ -173,6 +173,7 @@ def test_bags_are_split_stopped_and_started_by_service_and_each_is_whole(
 
     folder, schedule = prepared
     stage = recording(*parameters_of(folder))
+    (folder / "bag_2").mkdir()  # of an earlier recording
     try:
         images = stage.other.create_publisher(Image, TOPICS["image"], 50)
         regimes = stage.other.create_publisher(DiagnosticArray, TOPICS["regime"], latched(rclpy))
@@ -188,12 +189,12 @@ def test_bags_are_split_stopped_and_started_by_service_and_each_is_whole(
             images.publish(frame)
             if number == 3:
                 answer = stage.trigger("/recorder/split")
-                assert answer.success and str(folder / "bag_2") in answer.message
+                assert answer.success and str(folder / "bag_3") in answer.message
         stage.spin_until(lambda: stage.node._sources[TOPICS["image"]].count >= 5, "the frames arrive")
         stage.spin_for(0.2)
         assert "is being recorded" in stage.trigger("/recorder/start").message
         answer = stage.trigger("/recorder/stop")
-        assert answer.success and "bag_2" in answer.message
+        assert answer.success and "bag_3" in answer.message
         assert not stage.trigger("/recorder/split").success
         images.publish(image_cdr(START_NS + 10 * PERIOD_NS, draw(np.zeros(2), (64, 48))))
         stage.spin_for(0.3)  # between two bags: not recorded
@@ -204,7 +205,7 @@ def test_bags_are_split_stopped_and_started_by_service_and_each_is_whole(
     finally:
         stage.close()
     held = []
-    for name in ("bag", "bag_2", "bag_3"):
+    for name in ("bag", "bag_3", "bag_4"):
         with open_bag(folder / name) as bag:
             assert bag.header is not None and bag.header.state == "complete"
             assert bag.schedule.hash == schedule.hash

@@ -12,6 +12,7 @@ import time
 from collections import deque
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -138,8 +139,8 @@ class Recorder(LifecycleNode):
     @told
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Create the bag and subscribe to whatever is there, and to the rest as it appears."""
-        self._writer = self._new_bag(self._text("path"))
-        self._bags = 1
+        self._bags = 0
+        self._begin(self._create(Path(self._text("path"))))
         super().on_activate(state)
         self._clockwork = [
             self.create_timer(period, callback, clock=self._steady)
@@ -149,7 +150,6 @@ class Recorder(LifecycleNode):
             )
         ]
         self._discover()
-        self._reporter.update()
         return TransitionCallbackReturn.SUCCESS
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -180,10 +180,14 @@ class Recorder(LifecycleNode):
     def _flush_period(self) -> float:
         return float(self.get_parameter("flush_period").value)
 
-    def _new_bag(self, path: str) -> BagWriter:
-        """Create a bag, and count from 0."""
+    def _create(self, path: Path) -> BagWriter:
+        """Create a bag.
+
+        Raises:
+            BagError: It cannot be created.
+        """
         schedule = self._schedule
-        writer = BagWriter(
+        return BagWriter(
             path,
             robot=self._robot_name,
             schedule_yaml=None if schedule is None else schedule.to_yaml(),
@@ -193,13 +197,32 @@ class Recorder(LifecycleNode):
             flush_period_s=self._flush_period(),
             compression=self._text("compression"),
         )
-        for source in self._sources.values():
-            source.begin_bag()
+
+    def _begin(self, writer: BagWriter) -> str:
+        """Go on in a bag: count from 0, and begin it with what its latched topics hold."""
+        self._writer = writer
+        self._bags += 1
         self._started = time.monotonic()
         self._last_bytes = 0
         self._problem = ""
-        self.get_logger().info(f"recording to {writer.path}")
-        return writer
+        now_ns = self.get_clock().now().nanoseconds
+        for source in self._sources.values():
+            source.begin_bag()
+            if source.subscription is None:
+                continue
+            writer.add_topic(source.topic, source.type_name, source.qos)
+            for data in source.retained:
+                self._guard(partial(writer.write, source.topic, data, now_ns))
+        said = f"recording to {writer.path}"
+        self.get_logger().info(said)
+        self._reporter.update()
+        return said
+
+    def _following(self) -> Path:
+        """The next bag's path: the parameter with the first number, from that of this bag on, that is free."""
+        first = Path(self._text("path"))
+        paths = (first.with_name(f"{first.name}_{number}") for number in count(self._bags + 1))
+        return next(path for path in paths if not path.exists())
 
     def _start(self) -> str:
         """Record into the next bag: the parameter `path` with a number."""
@@ -207,7 +230,7 @@ class Recorder(LifecycleNode):
             raise BagError("the recorder is not active: activate it, which begins to record too")
         if self._writer is not None:
             raise BagError(f"{self._writer.path} is being recorded: stop or split it")
-        return self._next_bag()
+        return self._begin(self._create(self._following()))
 
     def _end(self) -> str:
         """Close the bag; the node stays active."""
@@ -221,23 +244,9 @@ class Recorder(LifecycleNode):
         """Go on in another bag, without a message lost between the two."""
         if self._writer is None:
             raise BagError("nothing is being recorded: start, or activate the recorder")
+        following = self._create(self._following())  # first, so that this one goes on where there can be no other
         self._close()
-        return self._next_bag()
-
-    def _next_bag(self) -> str:
-        """Begin the next bag with what its latched topics hold."""
-        writer = self._new_bag(f"{self._text('path')}_{self._bags + 1}")
-        self._bags += 1
-        now_ns = self.get_clock().now().nanoseconds
-        self._writer = writer
-        for source in self._sources.values():
-            if source.subscription is None:
-                continue
-            writer.add_topic(source.topic, source.type_name, source.qos)
-            for data in source.retained:
-                self._guard(partial(writer.write, source.topic, data, now_ns))
-        self._reporter.update()
-        return f"recording to {writer.path}"
+        return self._begin(following)
 
     def _wanted(self) -> dict[str, _Source]:
         """The topics to record, by resolved name."""
@@ -312,6 +321,7 @@ class Recorder(LifecycleNode):
             source.type_name = type_name
         message_class = _message_class(source.type_name)
         source.qos = offered
+        source.retained.clear()  # the publisher gives its latched messages anew
         profile = QoSProfile(
             history=QoSHistoryPolicy.KEEP_LAST,
             depth=DEPTH,
