@@ -393,7 +393,8 @@ def test_the_motion_is_stopped_and_started_anew_by_service(world: World, schedul
     world.run(10.0)
     assert len(commands) == sent
     status = world.publishers["~/status"]
-    assert status.sent[-1].message == "stopped" and status.qos.durability == "transient local"
+    assert (status.sent[-1].name, status.sent[-1].message) == ("commander: motion", "stopped")
+    assert status.qos.durability == "transient local"
     assert start().success
     world.run(12.0)
     assert _diagnostics(world)["state"] == "running" and len(commands) > sent

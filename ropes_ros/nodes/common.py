@@ -232,6 +232,7 @@ class Reporter:
 
     def __init__(self, node: LifecycleNode, subject: str, state: Callable[[], Statement]) -> None:
         self._state = state
+        self._name = f"{node.get_name()}: {subject}"
         self._status = node.create_publisher(DiagnosticStatus, "~/status", latched())
         self._updater = Updater(node)
         self._updater.setHardwareID("ropes_ros")
@@ -256,7 +257,7 @@ class Reporter:
         self._status.publish(
             DiagnosticStatus(
                 level=level,
-                name=status.name,
+                name=self._name,
                 message=message,
                 hardware_id=status.hardware_id,
                 values=[KeyValue(key=key, value=str(value)) for key, value in values.items()],
