@@ -69,4 +69,5 @@ def _table(group: Group, table: Sequence[Line]) -> str:
         bold = [line.row.key in top[metric, line.test] for metric in metrics]
         figures = [f"**{text}**" if strong else text for text, strong in zip(texts, bold, strict=True)]
         rows.append([label, line.supervision, *figures])
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    escaped = [[cell.replace("|", "\\|") for cell in row] for row in rows]
+    return "\n".join(f"| {' | '.join(row)} |" for row in escaped)
