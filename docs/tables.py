@@ -20,6 +20,8 @@ from unittest.mock import MagicMock, patch
 
 import yaml
 
+from ropes_ros.paths import share_dir
+
 ROOT = Path(__file__).resolve().parents[1]
 INTERFACE = ROOT / "docs" / "interface.md"
 NODES = ("sim_arm", "commander", "recorder", "estimator")
@@ -143,7 +145,7 @@ def replaced(text: str, part: str, heading: str, table: str) -> str:
 
 
 def _portable(value: Any) -> str | None:
-    return None if value is None else str(value).replace(str(ROOT), "share/ropes_ros")
+    return None if value is None else str(value).replace(str(share_dir()), "share/ropes_ros")
 
 
 @contextmanager

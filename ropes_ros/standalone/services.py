@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _HEADER = struct.Struct("<Qq")
 _POLL_S = 0.01
 _REPLY_POLL_S = 0.001
-_REPLY_S = 0.5
+_REPLY_S = 1.0
 """How long the reader of a client is waited for before it is answered."""
 
 

@@ -72,8 +72,8 @@ def test_the_graph_names_the_node_and_its_endpoints(ros: Ros, children: list[Chi
     assert (info.node_namespace, info.topic_type) == ("/", "std_msgs/msg/String")
     if hasattr(info, "topic_type_hash"):
         assert str(info.topic_type_hash).endswith("df668c740482bbd48fb39d76a70dfd4bd59db1288021743503259e948f6b1a18")
-    names = dict(node.get_service_names_and_types())
-    assert names["/settings/switch"] == ["std_srvs/srv/SetBool"]
+    ros.spin(lambda: "/settings/switch" in dict(node.get_service_names_and_types()), "its service")
+    assert dict(node.get_service_names_and_types())["/settings/switch"] == ["std_srvs/srv/SetBool"]
     children[0].close()
     ros.spin(lambda: "/settings" not in node.get_fully_qualified_node_names(), "its end")
 
