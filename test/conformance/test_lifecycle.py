@@ -259,11 +259,11 @@ def test_destroying_shuts_a_node_down_only_standalone(ros: Ros) -> None:
 
 
 def test_every_step_is_published(ros: Ros) -> None:
-    node = ros.lifecycle("life", Scripted)
+    node = ros.lifecycle("beside", Scripted)
     listener = ros.node("listener")
     events: list[TransitionEvent] = []
-    listener.create_subscription(TransitionEvent, "/life/transition_event", events.append, 10)
-    ros.spin(lambda: node.count_subscribers("/life/transition_event") == 1, "the listener")
+    listener.create_subscription(TransitionEvent, "/beside/transition_event", events.append, 10)
+    ros.spin(lambda: node.count_subscribers("/beside/transition_event") == 1, "the listener")
     ros.spin(lambda: _heard(ros, node, events), "the first event")
     del events[:]
     node.answers["activate"] = FAILURE

@@ -70,8 +70,8 @@ class Remote:
 
 @pytest.fixture
 def remote(ros: Ros) -> Remote:
-    ros.lifecycle("life")
-    return Remote(ros, ros.node("caller"), "life")
+    ros.lifecycle("beside")
+    return Remote(ros, ros.node("caller"), "beside")
 
 
 def test_states_and_transitions_by_number(remote: Remote) -> None:
@@ -102,8 +102,8 @@ def test_unknown_labels_are_refused(remote: Remote) -> None:
 
 def test_a_number_that_the_state_does_not_allow(ros: Ros) -> None:
     """Some releases of rclpy let the error out of spin; what counts is that the state stays."""
-    ros.lifecycle("life")
-    remote = Remote(ros, ros.node("caller"), "life")
+    ros.lifecycle("beside")
+    remote = Remote(ros, ros.node("caller"), "beside")
     if either("transition-that-is-not-allowed", standalone=True, ros=False):
         assert not remote.change(Transition.TRANSITION_ACTIVATE)
         assert remote.state()[1] == "unconfigured"
