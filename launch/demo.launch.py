@@ -11,27 +11,19 @@ from launch.actions import (
 from launch.substitutions import EnvironmentVariable, LaunchConfiguration
 from launch_ros.substitutions import ExecutableInPackage
 
+from ropes_ros.cli.demo import options
 from ropes_ros.launching import failure
 from ropes_ros.viewers import viewers
 
-ARGUMENTS = {
-    "robot": ("arm6", "Robot preset with a simulated camera, or path of a preset's YAML"),
-    "out": ("out/demo", "Folder for bag, model, logs and report"),
-    "seed": ("0", "Seed of schedule, training and fresh motion"),
-    "minutes": ("24.0", "Simulated minutes to record"),
-    "epochs": ("6", "Passes of the first network over the recorded frames"),
-    "live": ("60.0", "Seconds of fresh motion to estimate"),
-}
-"""Options of `ropes demo`: default and description."""
 ENVIRONMENT = {"ROS_DOMAIN_ID": "0", "ROS_AUTOMATIC_DISCOVERY_RANGE": "SUBNET"}
 """What the command would set to a domain of its own, where other nodes of this launch could not see it."""
 
 
 def generate_launch_description() -> LaunchDescription:
     """One process, which starts and ends the nodes as they are needed."""
-    options = [part for name in ARGUMENTS for part in (f"--{name}", LaunchConfiguration(name))]
+    given = [part for option in options() for part in (f"--{option.name}", LaunchConfiguration(option.name))]
     demo = ExecuteProcess(
-        cmd=[ExecutableInPackage(package="ropes_ros", executable="ropes"), "demo", *options],
+        cmd=[ExecutableInPackage(package="ropes_ros", executable="ropes"), "demo", *given],
         output="screen",
         additional_env={"PYTHONUNBUFFERED": "1"},  # and no terminal: lines, not bars that move
         on_exit=[Shutdown()],
@@ -39,8 +31,8 @@ def generate_launch_description() -> LaunchDescription:
     return LaunchDescription(
         [
             *(
-                DeclareLaunchArgument(name, default_value=default, description=description)
-                for name, (default, description) in ARGUMENTS.items()
+                DeclareLaunchArgument(option.name, default_value=option.default, description=option.help)
+                for option in options()
             ),
             *(
                 SetEnvironmentVariable(name, EnvironmentVariable(name, default_value=default))

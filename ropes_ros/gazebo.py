@@ -14,6 +14,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import numpy.typing as npt
+import pinocchio
 import yaml
 
 from ropes_ros.description import robot_element, root_link
@@ -167,19 +168,7 @@ def _add_fixed_joint(root: Element, parent: str, child: str, position: Array, ro
     joint = ElementTree.SubElement(root, "joint", name=f"{parent}_to_{child}", type="fixed")
     ElementTree.SubElement(joint, "parent", link=parent)
     ElementTree.SubElement(joint, "child", link=child)
-    ElementTree.SubElement(joint, "origin", xyz=_text(position), rpy=_text(_roll_pitch_yaw(rotation)))
-
-
-def _roll_pitch_yaw(rotation: Array) -> Array:
-    """Angles (3,) in rad about fixed x, y and z axes of a rotation (3, 3)."""
-    pitch = math.atan2(-rotation[2, 0], math.hypot(rotation[0, 0], rotation[1, 0]))
-    yaw = math.atan2(rotation[1, 0], rotation[0, 0])
-    # The roll that remains once yaw is taken back; it is defined at a pitch of a right angle, too.
-    sine, cosine = math.sin(yaw), math.cos(yaw)
-    roll = math.atan2(
-        sine * rotation[0, 2] - cosine * rotation[1, 2], cosine * rotation[1, 1] - sine * rotation[0, 1]
-    )
-    return np.array([roll, pitch, yaw])
+    ElementTree.SubElement(joint, "origin", xyz=_text(position), rpy=_text(pinocchio.rpy.matrixToRpy(rotation)))
 
 
 def _text(values: Array) -> str:

@@ -6,22 +6,21 @@ import os
 import shlex
 import shutil
 import tempfile
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from launch.action import Action
 from launch.actions import IncludeLaunchDescription, LogInfo, RegisterEventHandler
-from launch.conditions import IfCondition
 from launch.event_handlers import OnProcessExit, OnShutdown
 from launch.launch_description_sources import PythonLaunchDescriptionSource
-from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
 from ropes_ros.ament import package_share, require_packages
 from ropes_ros.errors import RuntimeSetupError
 from ropes_ros.gazebo import STATES, TRAJECTORIES, Camera, controller_parameters, gazebo_urdf
+from ropes_ros.launching import argument, boolean, value_of
 from ropes_ros.paths import share_dir
 from ropes_ros.robot import load_robot
 
@@ -57,17 +56,12 @@ def simulation(context: Any) -> list[Action]:
         )
     require_packages(PACKAGES, "the simulation in Gazebo")
 
-    def argument(name: str) -> str:
-        return str(LaunchConfiguration(name).perform(context))
-
-    robot = load_robot(argument("robot"))
-    camera = Camera(
-        _number(int, "camera_width", argument("camera_width")),
-        _number(int, "camera_height", argument("camera_height")),
-        _number(float, "camera_rate", argument("camera_rate")),
-    )
-    namespace = argument("namespace")
-    headless = IfCondition(LaunchConfiguration("headless")).evaluate(context)
+    given = partial(argument, context)
+    robot = load_robot(given("robot"))
+    sizes = (("camera_width", int), ("camera_height", int), ("camera_rate", float))
+    camera = Camera(*(value_of(name, given(name), kind) for name, kind in sizes))
+    namespace = given("namespace")
+    headless = boolean("headless", given("headless"))
     folder = Path(tempfile.mkdtemp(prefix="ropes_ros_gazebo_"))
     parameters = folder / "controllers.yaml"
     try:
@@ -80,7 +74,7 @@ def simulation(context: Any) -> list[Action]:
         RegisterEventHandler(
             OnShutdown(on_shutdown=lambda event, context: shutil.rmtree(folder, ignore_errors=True))
         ),
-        _gazebo(argument("world"), headless),
+        _gazebo(given("world"), headless),
         Node(
             package="robot_state_publisher",
             executable="robot_state_publisher",
@@ -154,11 +148,3 @@ def _after(process: Node, what: str, action: Action) -> Action:
         return action
 
     return RegisterEventHandler(OnProcessExit(target_action=process, on_exit=ended))
-
-
-def _number(kind: Callable[[str], Any], name: str, text: str) -> Any:
-    """An argument's text as a number."""
-    try:
-        return kind(text)
-    except ValueError:
-        raise RuntimeSetupError(f"argument {name} is '{text}': it must be a number") from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -105,15 +106,13 @@ def lifecycle_node(
     """
 
     def make(context: Any) -> list[Action]:
-        def given(name: str) -> str:
-            return str(LaunchConfiguration(name).perform(context)).strip()
-
+        given = partial(argument, context)
         respawn = respawns and boolean("respawn", given("respawn"))
         autostart = boolean("autostart", given("autostart"))
         file = Path(given(f"{executable}_params"))
         check_parameter_file(f"{executable}_params", file)
         values = {
-            name: _value(name, text, kind)
+            name: value_of(name, text, kind)
             for name, kind in {"robot": str, "use_sim_time": bool, **parameters}.items()
             if (text := given(name))
         }
@@ -184,14 +183,23 @@ def check_robot(robot: str) -> None:
         raise RuntimeSetupError(f"launch argument robot:={robot}: {error}") from None
 
 
-def _value(argument: str, text: str, kind: type) -> Any:
-    """A launch argument's text as a parameter's value."""
+def argument(context: Any, name: str) -> str:
+    """The text of a launch argument."""
+    return str(LaunchConfiguration(name).perform(context)).strip()
+
+
+def value_of(name: str, text: str, kind: type) -> Any:
+    """A launch argument's text as a value.
+
+    Raises:
+        RuntimeSetupError: It is not of that type.
+    """
     if kind is bool:
-        return boolean(argument, text)
+        return boolean(name, text)
     try:
         return kind(text)
     except ValueError:
-        raise RuntimeSetupError(f"launch argument {argument}:={text} must be a number") from None
+        raise RuntimeSetupError(f"launch argument {name}:={text} must be a number") from None
 
 
 def failure(process: Any, name: str) -> Action:

@@ -6,13 +6,13 @@ from typing import Any
 
 from launch.action import Action
 from launch.actions import DeclareLaunchArgument, LogInfo, OpaqueFunction
-from launch.conditions import IfCondition
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
 from ropes_ros.ament import require_packages
 from ropes_ros.description import robot_description, robot_element, root_link
+from ropes_ros.launching import argument, boolean
 from ropes_ros.paths import share_dir
 from ropes_ros.robot import Robot, load_robot
 
@@ -56,7 +56,7 @@ def viewers(*, measured: bool = False) -> list[Action]:
 
 def _show(context: Any, measured: bool) -> list[Action]:
     """What the arguments ask for; nothing by default."""
-    rviz, foxglove = (IfCondition(LaunchConfiguration(name)).evaluate(context) for name in ("rviz", "foxglove"))
+    rviz, foxglove = (boolean(name, argument(context, name)) for name in ("rviz", "foxglove"))
     if not (rviz or foxglove):
         return []
     programs = (["rviz2"] if rviz else []) + (["foxglove_bridge"] if foxglove else [])
@@ -69,7 +69,7 @@ def _show(context: Any, measured: bool) -> list[Action]:
 
 
 def _rviz(context: Any) -> Action:
-    namespace = _argument(context, "namespace").strip("/")
+    namespace = argument(context, "namespace").strip("/")
     return Node(
         package="rviz2",
         executable="rviz2",
@@ -95,7 +95,7 @@ def _foxglove() -> list[Action]:
 
 def _robots(context: Any, measured: bool) -> list[Action]:
     """Frames of the estimated robot and, if wanted, of the measured one."""
-    robot = load_robot(_argument(context, "robot"))
+    robot = load_robot(argument(context, "robot"))
     description = {"robot_description": ParameterValue(robot_description(robot), value_type=str)}
     namespace = LaunchConfiguration("namespace")
     robots: list[Action] = [
@@ -142,10 +142,6 @@ def _placement(robot: Robot) -> list[str]:
     for name, value in zip(("x", "y", "z", "qx", "qy", "qz", "qw"), [*position, *orientation], strict=True):
         arguments += [f"--{name}", f"{value:.12g}"]
     return [*arguments, "--frame-id", robot.base_link, "--child-frame-id", f"{ESTIMATED}/{root}"]
-
-
-def _argument(context: Any, name: str) -> str:
-    return str(LaunchConfiguration(name).perform(context))
 
 
 def _clock() -> dict[str, Any]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 # Threads of tiny products wait for each other in a loop: with all cores taken by others that is minutes for seconds.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -20,6 +22,17 @@ with suppress(RopesError):
 
 CAMERA = (64, 48)
 """(width, height) that the small model takes."""
+
+
+@pytest.fixture(scope="session")
+def tables() -> Any:
+    """docs/tables.py, a module that is in no package."""
+    path = Path(__file__).parents[1] / "docs" / "tables.py"
+    spec = importlib.util.spec_from_file_location("interface_tables", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture(scope="session")

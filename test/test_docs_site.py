@@ -142,15 +142,6 @@ def test_commands_have_their_subcommands_and_options(page: Path) -> None:
         context.close()
 
 
-@pytest.fixture(scope="module")
-def tables() -> Any:
-    spec = importlib.util.spec_from_file_location("interface_tables", DOCS / "tables.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @of([*PAGES])
 def test_launch_commands_have_their_files_and_arguments(tables: Any, page: Path) -> None:
     for words in commands(page):

@@ -394,9 +394,11 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
     sys.modules["launch_ros.parameter_descriptions"].ParameterValue = lambda value, value_type: value
 
     def load(name: str) -> ModuleType:
-        monkeypatch.delitem(sys.modules, name, raising=False)
+        for each in (name, "ropes_ros.launching"):  # which it imports
+            monkeypatch.delitem(sys.modules, each, raising=False)
         module = importlib.import_module(name)
-        monkeypatch.delitem(sys.modules, name)
+        for each in (name, "ropes_ros.launching"):
+            monkeypatch.delitem(sys.modules, each)
         return module
 
     return load
@@ -456,7 +458,7 @@ def test_gazebo_starts_with_the_robot_and_its_controllers_in_order(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"camera_width": "wide"}, "camera_width is 'wide'"),
+        ({"camera_width": "wide"}, "launch argument camera_width:=wide must be a number"),
         ({"camera_rate": "0"}, "camera_rate is 0.0: choose"),
         ({"robot": "no_such"}, "unknown robot 'no_such'"),
     ],

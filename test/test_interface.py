@@ -22,15 +22,6 @@ NODES = ("sim_arm", "commander", "recorder", "estimator")
 
 
 @pytest.fixture(scope="module")
-def tables() -> Any:
-    spec = importlib.util.spec_from_file_location("interface_tables", ROOT / "docs" / "tables.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="module")
 def document() -> str:
     return INTERFACE.read_text(encoding="utf-8")
 

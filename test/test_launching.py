@@ -14,15 +14,6 @@ import pytest
 from ropes_ros.errors import RuntimeSetupError
 from ropes_ros.paths import share_dir
 
-MODULES = (
-    "launch",
-    *(f"launch.{name}" for name in ("action", "actions", "event_handlers", "events", "substitutions")),
-    "launch_ros",
-    *(f"launch_ros.{name}" for name in ("actions", "event_handlers", "events")),
-    "launch_ros.events.lifecycle",
-    "lifecycle_msgs",
-    "lifecycle_msgs.msg",
-)
 ARGUMENTS = {
     "namespace": "",
     "robot": "arm6",
@@ -38,8 +29,8 @@ ARGUMENTS = {
 
 
 @pytest.fixture
-def launching(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    for name in MODULES:
+def launching(monkeypatch: pytest.MonkeyPatch, tables: Any) -> ModuleType:
+    for name in tables.LAUNCH_MODULES:
         monkeypatch.setitem(sys.modules, name, MagicMock(name=name))
     sys.modules["launch.substitutions"].LaunchConfiguration = lambda name: SimpleNamespace(  # type: ignore[attr-defined]
         perform=lambda context: context[name]

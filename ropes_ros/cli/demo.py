@@ -2,12 +2,32 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple, get_type_hints
 
 import typer
 
 from ropes_ros.cli.output import Json, RobotOption, console, print_json
+
+
+class Option(NamedTuple):
+    """An option that takes a value: its name without dashes, its default and its help."""
+
+    name: str
+    default: str
+    help: str
+
+
+def options() -> list[Option]:
+    """The options of `ropes demo` that take a value."""
+    hints = get_type_hints(demo, include_extras=True)
+    return [
+        Option(name, str(parameter.default), hints[name].__metadata__[0].help)
+        for name, parameter in inspect.signature(demo).parameters.items()
+        if not isinstance(parameter.default, bool)
+    ]
+
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 

@@ -21,9 +21,11 @@ from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64MultiArray
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
+from ropes_ros.command_messages import COMMAND_TYPES
 from ropes_ros.errors import ScheduleError
 from ropes_ros.motion import Motion, Trajectory, WaypointMotion
 from ropes_ros.nodes.common import (
+    COMMAND_MESSAGES,
     INACTIVE,
     OVERRIDABLE,
     Reporter,
@@ -40,11 +42,6 @@ from ropes_ros.robot import Robot, load_robot
 from ropes_ros.streaming import CommandStream, Points, Update
 from ropes_ros.units import NANOSECONDS
 
-COMMAND_TYPES = {
-    "JointTrajectory": JointTrajectory,
-    "Float64MultiArray": Float64MultiArray,
-    "JointState": JointState,
-}
 STREAM_HORIZON_NS = NANOSECONDS // 2
 """How far ahead labels reach where targets are sent one by one: what a label may be worth after a crash."""
 JOINT_STATES_WAIT_NS = 2 * NANOSECONDS
@@ -133,7 +130,7 @@ class Commander(LifecycleNode):
             raise ScheduleError("parameter horizon must be at least twice the parameter chunk")
         self._streamed = self._command_type != "JointTrajectory"
         self._commands = self.create_lifecycle_publisher(
-            COMMAND_TYPES[self._command_type], "joint_command", 10, qos_overriding_options=OVERRIDABLE
+            COMMAND_MESSAGES[self._command_type], "joint_command", 10, qos_overriding_options=OVERRIDABLE
         )
         self._regimes = self.create_lifecycle_publisher(DiagnosticArray, "ropes/regime", latched(REGIME_DEPTH))
         return TransitionCallbackReturn.SUCCESS

@@ -23,8 +23,12 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from rclpy.qos import QoSDurabilityPolicy, QoSProfile, QoSReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.signals import SignalHandlerOptions
+from sensor_msgs.msg import JointState
+from std_msgs.msg import Float64MultiArray
 from std_srvs.srv import Trigger
+from trajectory_msgs.msg import JointTrajectory
 
+from ropes_ros.command_messages import COMMAND_TYPES
 from ropes_ros.errors import RopesError, RuntimeSetupError
 from ropes_ros.units import NANOSECONDS
 
@@ -37,6 +41,8 @@ DRAIN_TURNS = 32
 BURST_S = 0.1
 """Signals this close together count once: terminal and parent may both send one."""
 
+COMMAND_MESSAGES = dict(zip(COMMAND_TYPES, (JointTrajectory, Float64MultiArray, JointState), strict=True))
+"""Message class of each command type."""
 OVERRIDABLE = QoSOverridingOptions.with_default_policies()
 """Topics made with this have read-only parameters `qos_overrides.<topic>...` for history, depth and reliability."""
 
@@ -129,10 +135,8 @@ def _drain(executor: SingleThreadedExecutor, node: Any) -> None:
     """Let a node that counts what it has `received` work off what waits in its subscriptions."""
     deadline = time.monotonic() + DRAIN_S
     idle = 0
-    while rclpy.ok() and idle < DRAIN_TURNS and time.monotonic() < deadline:
-        before = getattr(node, "received", None)
-        if before is None:
-            return
+    while hasattr(node, "received") and rclpy.ok() and idle < DRAIN_TURNS and time.monotonic() < deadline:
+        before = node.received
         executor.spin_once(timeout_sec=0.0)
         idle = idle + 1 if node.received == before else 0
 
@@ -252,15 +256,14 @@ class Reporter:
     def _fill(self, status: DiagnosticStatusWrapper) -> DiagnosticStatusWrapper:
         level, message, values = self._state()
         status.summary(level, message)
-        for key, value in values.items():
-            status.add(key, str(value))
+        status.values = [KeyValue(key=key, value=str(value)) for key, value in values.items()]
         self._status.publish(
             DiagnosticStatus(
                 level=level,
                 name=self._name,
                 message=message,
                 hardware_id=status.hardware_id,
-                values=[KeyValue(key=key, value=str(value)) for key, value in values.items()],
+                values=status.values,
             )
         )
         return status

@@ -32,7 +32,7 @@ from trajectory_msgs.msg import JointTrajectory
 
 from ropes_ros.command_messages import COMMAND_TYPES, apply_command
 from ropes_ros.errors import RobotError
-from ropes_ros.nodes.common import OVERRIDABLE, described, latched, run, to_stamp, told
+from ropes_ros.nodes.common import COMMAND_MESSAGES, OVERRIDABLE, described, latched, run, to_stamp, told
 from ropes_ros.robot import Robot, load_robot
 from ropes_ros.sim.agenda import Agenda
 from ropes_ros.sim.arm import SimArm
@@ -52,11 +52,6 @@ WINDOW = 32
 """Images after which a simulation that runs as fast as it can waits until every subscriber has them. One at a time
 would cost an acknowledgement's latency each."""
 ACKNOWLEDGE_S = 1.0
-MESSAGES = {
-    "JointTrajectory": JointTrajectory,
-    "Float64MultiArray": Float64MultiArray,
-    "JointState": JointState,
-}
 
 
 class SimArmNode(LifecycleNode):
@@ -151,7 +146,7 @@ class SimArmNode(LifecycleNode):
         self._clocks = self.create_lifecycle_publisher(ClockMsg, "/clock", 10) if self._publish_clock else None
         self._static_transforms = self.create_lifecycle_publisher(TFMessage, "/tf_static", latched())
         self._commands = self.create_subscription(
-            MESSAGES[self._command_type],
+            COMMAND_MESSAGES[self._command_type],
             "joint_command",
             self._on_command,
             10,
