@@ -164,11 +164,18 @@ def check_parameter_file(argument: str, path: Path) -> None:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise RuntimeSetupError(f"launch argument {argument}:={path} cannot be read ({error.strerror})") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise RuntimeSetupError(f"{path} is no YAML: {' '.join(str(error).split())}") from None
     sections = content.values() if isinstance(content, dict) else [None]
-    if not all(isinstance(section, dict) for section in sections):
+    if not all(_has_parameters(section) for section in sections):
         raise RuntimeSetupError(f"{path} is no parameter file: it must look like /**: ros__parameters: ...")
+
+
+def _has_parameters(section: object) -> bool:
+    """Whether a section of a parameter file, or one below it, holds `ros__parameters`."""
+    if not isinstance(section, dict):
+        return False
+    return "ros__parameters" in section or any(map(_has_parameters, section.values()))
 
 
 def check_robot(robot: str) -> None:

@@ -81,7 +81,7 @@ def test_a_malformed_argument_ends_the_launch_with_its_name(
     launching.LifecycleNode.assert_not_called()
 
 
-@pytest.mark.parametrize("text", ["[1, 2]", "a: 1", "/**: [", "", "\xff"])
+@pytest.mark.parametrize("text", ["[1, 2]", "a: 1", "/**: [", "", "\xff", "/**: {robot: x}", "[" * 20000])
 def test_a_file_that_holds_no_parameters_is_named(launching: Any, tmp_path: Path, text: str) -> None:
     path = tmp_path / "params.yaml"
     path.write_bytes(text.encode("latin-1"))

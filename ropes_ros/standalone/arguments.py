@@ -138,7 +138,7 @@ def read_parameters(path: Path) -> list[Override]:
         content = yaml_values.load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ArgumentsError(f"parameter file {path} cannot be read: {error.strerror or error}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         reason = " ".join(str(error).split())
         raise ArgumentsError(f"parameter file {path} is not valid YAML: {reason}") from None
     if not isinstance(content, dict) or not content:

@@ -136,6 +136,7 @@ def test_parameters_for_one_node_of_the_process(ros: Ros) -> None:
         "/**:\n  a: 1\n",
         "/**:\n  ros__parameters: [1]\n",
         "/**: {ros__parameters: {a: 1}\n",
+        "[" * 20000,
     ],
 )
 def test_malformed_files_are_refused_at_once(ros: Ros, tmp_path: Path, text: str) -> None:
