@@ -334,3 +334,49 @@ def test_a_bag_that_cannot_be_closed_leaves_no_active_recorder(
         assert stage.node.trigger_shutdown() == TransitionCallbackReturn.FAILURE
     finally:
         stage.close()
+
+
+def test_a_recorder_that_is_activated_again_records_again(rclpy: Any, prepared: tuple[Path, Schedule]) -> None:
+    """Where the first bag was moved away in between: the next one is not left empty."""
+    from sensor_msgs.msg import Image
+
+    folder, _ = prepared
+    stage = recording(*parameters_of(folder))
+    try:
+        images = stage.other.create_publisher(Image, TOPICS["image"], 50)
+        assert stage.start()
+        for name in ("first", "second"):
+            stage.spin_until(lambda: images.get_subscription_count() > 0, f"it listens for the {name} bag")
+            images.publish(image_cdr(START_NS, draw(np.zeros(2), (64, 48))))
+            stage.spin_until(lambda: stage.node._sources[TOPICS["image"]].count == 1, "the frame arrives")
+            stage.node.trigger_deactivate()
+            (folder / "bag").rename(folder / name)
+            if name == "first":
+                stage.node.trigger_activate()
+    finally:
+        stage.close()
+    for name in ("first", "second"):
+        with open_bag(folder / name) as bag:
+            assert sum(topic.count for topic in bag.topics.values()) == 1
+
+
+@pytest.mark.parametrize(
+    ("parameter", "said"),
+    [
+        ("image_topic:='bad topic'", "parameter image_topic: 'bad topic' is no topic's name"),
+        ("regime_topic:=''", "parameter regime_topic: '' is no topic's name"),
+        ("extra_topics:=['/good', 'a b']", "parameter extra_topics: 'a b' is no topic's name"),
+        (f"path:={'x' * 300}", "cannot be created (File name too long)"),
+    ],
+)
+def test_names_that_are_none_are_told_in_one_line(
+    rclpy: Any, prepared: tuple[Path, Schedule], capfd: pytest.CaptureFixture[str], parameter: str, said: str
+) -> None:
+    folder, _ = prepared
+    stage = recording(*parameters_of(folder, parameter))
+    try:
+        assert not stage.start()
+    finally:
+        stage.close()
+    lines = [line for line in capfd.readouterr().err.splitlines() if "ERROR" in line or "Traceback" in line]
+    assert len(lines) == 1 and said in lines[0]

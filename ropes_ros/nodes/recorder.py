@@ -8,6 +8,7 @@ stamp bounds a message's latency from above wherever both use the system's clock
 from __future__ import annotations
 
 import importlib
+import os
 import time
 from collections import deque
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.clock import Clock, ClockType
+from rclpy.exceptions import NameValidationException
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.qos import QoSDurabilityPolicy, QoSHistoryPolicy, QoSProfile, QoSReliabilityPolicy
 
@@ -125,7 +127,7 @@ class Recorder(LifecycleNode):
         path = self._text("path")
         if not path:
             raise BagError("parameter path is empty: give it the bag to create")
-        if Path(path).exists():
+        if os.path.lexists(path):
             raise BagError(f"{path} exists already and is not overwritten: choose another path")
         robot = load_robot(self._text("robot"))
         self._robot_name = robot.name
@@ -139,6 +141,7 @@ class Recorder(LifecycleNode):
     @told
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Create the bag and subscribe to whatever is there, and to the rest as it appears."""
+        self._sources = self._wanted()  # anew: what an earlier activation heard of is not subscribed to any more
         self._bags = 0
         self._begin(self._create(Path(self._text("path"))))
         super().on_activate(state)
@@ -222,7 +225,7 @@ class Recorder(LifecycleNode):
         """The next bag's path: the parameter with the first number, from that of this bag on, that is free."""
         first = Path(self._text("path"))
         paths = (first.with_name(f"{first.name}_{number}") for number in count(self._bags + 1))
-        return next(path for path in paths if not path.exists())
+        return next(path for path in paths if not os.path.lexists(path))
 
     def _start(self) -> str:
         """Record into the next bag: the parameter `path` with a number."""
@@ -252,7 +255,7 @@ class Recorder(LifecycleNode):
         """The topics to record, by resolved name."""
         sources: dict[str, _Source] = {}
         for role in ROLES:
-            topic = self.resolve_topic_name(self._text(f"{role}_topic"))
+            topic = self._resolved(f"{role}_topic", self._text(f"{role}_topic"))
             expected = role != "joint_states" and (role != "regime" or self._schedule is not None)
             if topic in sources:
                 raise BagError(
@@ -263,9 +266,20 @@ class Recorder(LifecycleNode):
         for entry in self.get_parameter("extra_topics").value or []:
             if entry:
                 name, _, type_name = entry.partition(":")
-                topic = self.resolve_topic_name(name)
+                topic = self._resolved("extra_topics", name)
                 sources.setdefault(topic, _Source(topic, type_name))
         return sources
+
+    def _resolved(self, parameter: str, name: str) -> str:
+        """The full name of a topic that a parameter names.
+
+        Raises:
+            BagError: It is no topic's name.
+        """
+        try:
+            return str(self.resolve_topic_name(name))
+        except (RuntimeError, NameValidationException):  # rclpy's own error has no public base but RuntimeError
+            raise BagError(f"parameter {parameter}: '{name}' is no topic's name") from None
 
     def _discover(self) -> None:
         """Subscribe to topics that have a publisher now, asking for no more than it offers."""
