@@ -425,6 +425,7 @@ def test_what_cannot_be_loaded_ends_the_process_with_one_line(
         "no model of robot 'stick' comes with ropes_ros": {"model": "", "robot": str(tmp_path / "robot.yaml")},
         "was trained for robot 'arm6', not 'stick'": {**good, "robot": str(tmp_path / "robot.yaml")},
         "a GPU was required": {**good, "require_gpu": True},
+        "'no topic'": {**good, "image_topic": "no topic"},
     }
     if "CUDAExecutionProvider" in Encoder(tiny_model).providers:
         del cases["a GPU was required"]

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -151,6 +152,53 @@ def test_signals_do_nothing_once_a_node_is_taken_down(domain: None, tmp_path: Pa
     )
     with Command(tmp_path, [sys.executable, "-c", script]) as process:
         assert process.end() == 0, process.err
+
+
+def test_a_transition_that_the_state_does_not_allow_is_refused_and_the_node_goes_on(
+    domain: None, folder: Path, tmp_path: Path
+) -> None:
+    """As a second launch of the same name asks for it: a node that is active is told to configure itself."""
+    import rclpy
+    from lifecycle_msgs.msg import Transition
+    from lifecycle_msgs.srv import ChangeState
+
+    rclpy.init(args=[])
+    node = rclpy.create_node("manager")
+    client = node.create_client(ChangeState, "/recorder/change_state")
+    request = ChangeState.Request(transition=Transition(id=Transition.TRANSITION_CONFIGURE))
+    try:
+        with Command(tmp_path, recorder(folder, tmp_path / "bag")) as recording:
+            recording.wait_until(lambda: "recording to" in recording.err + recording.out, "it records")
+            recording.wait_until(client.service_is_ready, "its service is there")
+            for _ in range(2):
+                answer = client.call_async(request)
+                recording.wait_until(
+                    lambda asked=answer: rclpy.spin_once(node, timeout_sec=0.05) or asked.done(), "it answers"
+                )
+                assert not answer.result().success
+            recording.process.send_signal(signal.SIGINT)
+            assert recording.end() == 1  # there was no image
+            assert "Traceback" not in recording.err
+    finally:
+        node.destroy_node()
+
+
+def test_a_transition_service_that_raises_answers_all_the_same(domain: None) -> None:
+    """What rclpy does on a transition that is not allowed, where the standalone runtime answers by itself."""
+    from ropes_ros.nodes.common import refuse_transitions
+
+    def refuse(request: Any, response: Any) -> Any:
+        raise RuntimeError("Transition is not registered")
+
+    warnings: list[str] = []
+    services = [SimpleNamespace(srv_name=f"/arm/{name}", callback=refuse) for name in ("change_state", "get_state")]
+    refuse_transitions(
+        SimpleNamespace(services=services, get_logger=lambda: SimpleNamespace(warning=warnings.append))
+    )
+    request = SimpleNamespace(transition=SimpleNamespace(id=1, label=""))
+    assert services[0].callback(request, SimpleNamespace(success=True)).success is False
+    assert warnings == ["transition 1: Transition is not registered"]
+    assert services[1].callback is refuse
 
 
 def test_a_refused_parameter_is_told_in_one_line(domain: None, folder: Path, tmp_path: Path) -> None:

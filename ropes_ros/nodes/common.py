@@ -98,6 +98,7 @@ def run(make_node: Callable[[], Any], args: list[str] | None = None) -> int:
     try:
         _init(args)
         node = make_node()
+        refuse_transitions(node)
         _spin(node, signals)
     except (KeyboardInterrupt, SystemExit, ExternalShutdownException):
         pass
@@ -154,6 +155,30 @@ def _take_down(node: Any) -> bool:
     return result in (None, TransitionCallbackReturn.SUCCESS)
 
 
+def refuse_transitions(node: Any) -> None:
+    """Let a lifecycle node answer with success false where it is asked for a transition that its state does not allow.
+
+    A second launch of the same name, or a lifecycle manager that is late, asks for such. rclpy raises where it would
+    have to answer, which ends the node, with an error that has no public base but RuntimeError.
+    """
+
+    def answering(callback: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+        @wraps(callback)
+        def answer(request: Any, response: Any) -> Any:
+            try:
+                return callback(request, response)
+            except RuntimeError as error:
+                node.get_logger().warning(f"transition {request.transition.label or request.transition.id}: {error}")
+                response.success = False
+                return response
+
+        return answer
+
+    for service in node.services:
+        if service.srv_name.endswith("/change_state"):
+            service.callback = answering(service.callback)
+
+
 def told(transition: Transition) -> Transition:
     """Decorate a transition callback: what it raises is logged, where rclpy would only note that it failed."""
 
@@ -161,8 +186,8 @@ def told(transition: Transition) -> Transition:
     def call(node: Any, state: LifecycleState) -> TransitionCallbackReturn:
         try:
             return transition(node, state)
-        except RopesError as error:
-            node.get_logger().error(str(error))
+        except (RopesError, NameValidationException) as error:
+            node.get_logger().error(" ".join(str(error).split()))
             return TransitionCallbackReturn.FAILURE
         except Exception:
             node.get_logger().error(f"{transition.__name__} failed:\n{traceback.format_exc().rstrip()}")
