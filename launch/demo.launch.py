@@ -13,7 +13,7 @@ from launch_ros.substitutions import ExecutableInPackage
 
 from ropes_ros.cli.demo import options
 from ropes_ros.launching import failure
-from ropes_ros.viewers import viewers
+from ropes_ros.viewers import viewer_arguments, viewers
 
 ENVIRONMENT = {"ROS_DOMAIN_ID": "0", "ROS_AUTOMATIC_DISCOVERY_RANGE": "SUBNET"}
 """What the command would set to a domain of its own, where other nodes of this launch could not see it."""
@@ -38,11 +38,12 @@ def generate_launch_description() -> LaunchDescription:
                 SetEnvironmentVariable(name, EnvironmentVariable(name, default_value=default))
                 for name, default in ENVIRONMENT.items()
             ),
-            failure(demo, "ropes demo"),
-            demo,
             # The nodes of the demo have no namespace; its live part runs at the wall clock's time.
             SetLaunchConfiguration("namespace", ""),
             SetLaunchConfiguration("use_sim_time", "false"),
-            *viewers(measured=True),
+            *viewer_arguments(),
+            viewers(measured=True),  # first: launch leaves running what has begun when one of these raises
+            failure(demo, "ropes demo"),
+            demo,
         ]
     )

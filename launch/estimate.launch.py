@@ -3,8 +3,8 @@
 from launch import LaunchDescription
 from launch.actions import DeclareLaunchArgument
 
-from ropes_ros.launching import common_arguments, lifecycle_node, params_argument, respawn_argument
-from ropes_ros.viewers import viewers
+from ropes_ros.launching import common_arguments, lifecycle_node, params_argument, respawn_argument, together
+from ropes_ros.viewers import viewer_arguments, viewers
 
 
 def generate_launch_description() -> LaunchDescription:
@@ -40,18 +40,21 @@ def generate_launch_description() -> LaunchDescription:
                 default_value="",
                 description="Refuse to start when inference would not use a GPU; as in estimator_params if empty",
             ),
-            lifecycle_node(
-                "estimator",
-                {
-                    "model": str,
-                    "image_topic": str,
-                    "camera_info_topic": str,
-                    "compressed": bool,
-                    "publish_tf": bool,
-                    "require_gpu": bool,
-                },
-                respawns=True,
+            *viewer_arguments(),
+            together(
+                lifecycle_node(
+                    "estimator",
+                    {
+                        "model": str,
+                        "image_topic": str,
+                        "camera_info_topic": str,
+                        "compressed": bool,
+                        "publish_tf": bool,
+                        "require_gpu": bool,
+                    },
+                    respawns=True,
+                ),
+                viewers(),
             ),
-            *viewers(),
         ]
     )

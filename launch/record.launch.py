@@ -4,7 +4,7 @@ from launch import LaunchDescription
 from launch.actions import DeclareLaunchArgument, Shutdown
 from launch.substitutions import LaunchConfiguration
 
-from ropes_ros.launching import common_arguments, lifecycle_node, params_argument
+from ropes_ros.launching import common_arguments, lifecycle_node, params_argument, together
 
 
 def generate_launch_description() -> LaunchDescription:
@@ -39,16 +39,18 @@ def generate_launch_description() -> LaunchDescription:
                 default_value="",
                 description="The robot is at home and publishes no joint_states; as in commander_params if empty",
             ),
-            lifecycle_node(
-                "recorder",
-                {"path": str, "schedule": str, "image_topic": str, "camera_info_topic": str},
-                remappings=remappings,
-            ),
-            lifecycle_node(
-                "commander",
-                {"schedule": str, "command_type": str, "assume_home": bool},
-                on_exit=[Shutdown()],
-                remappings=remappings,
+            together(
+                lifecycle_node(
+                    "recorder",
+                    {"path": str, "schedule": str, "image_topic": str, "camera_info_topic": str},
+                    remappings=remappings,
+                ),
+                lifecycle_node(
+                    "commander",
+                    {"schedule": str, "command_type": str, "assume_home": bool},
+                    on_exit=[Shutdown()],
+                    remappings=remappings,
+                ),
             ),
         ]
     )

@@ -3,8 +3,8 @@
 from launch import LaunchDescription
 from launch.actions import DeclareLaunchArgument
 
-from ropes_ros.launching import common_arguments, lifecycle_node, params_argument, respawn_argument
-from ropes_ros.viewers import viewers
+from ropes_ros.launching import common_arguments, lifecycle_node, params_argument, respawn_argument, together
+from ropes_ros.viewers import viewer_arguments, viewers
 
 
 def generate_launch_description() -> LaunchDescription:
@@ -30,11 +30,14 @@ def generate_launch_description() -> LaunchDescription:
                 description="Simulated seconds per second, 0 = as fast as possible, other than 1 needs publish_clock; "
                 "as in sim_arm_params if empty",
             ),
-            lifecycle_node(
-                "sim_arm",
-                {"camera_rate": float, "publish_clock": bool, "real_time_factor": float},
-                respawns=True,
+            *viewer_arguments(),
+            together(
+                lifecycle_node(
+                    "sim_arm",
+                    {"camera_rate": float, "publish_clock": bool, "real_time_factor": float},
+                    respawns=True,
+                ),
+                viewers(measured=True),
             ),
-            *viewers(measured=True),
         ]
     )

@@ -142,6 +142,15 @@ def lifecycle_node(
     return OpaqueFunction(function=make)
 
 
+def together(*makers: Any) -> Action:
+    """What several OpaqueFunctions make, begun once all of it is made.
+
+    A process that launch has begun when a later action raises is left running: so none begins where an argument of
+    another one is malformed.
+    """
+    return OpaqueFunction(function=lambda context: [made for maker in makers for made in maker.execute(context) or []])
+
+
 def boolean(argument: str, text: str) -> bool:
     """The value of a launch argument that is true or false.
 

@@ -29,8 +29,20 @@ RVIZ_TOPICS = (
 """Topics of config/rviz/ropes.rviz that are in the launch's namespace."""
 
 
-def viewers(*, measured: bool = False) -> list[Action]:
-    """The arguments `rviz` and `foxglove`, and what they start.
+def viewer_arguments() -> list[Action]:
+    """The arguments `rviz` and `foxglove`."""
+    return [
+        DeclareLaunchArgument("rviz", default_value="false", description="Show the camera, robot and estimate in RViz"),
+        DeclareLaunchArgument(
+            "foxglove",
+            default_value="false",
+            description=f"Serve Foxglove on port {FOXGLOVE_PORT} of every network interface",
+        ),
+    ]
+
+
+def viewers(*, measured: bool = False) -> Action:
+    """What the arguments `rviz` and `foxglove` start.
 
     They use the arguments `namespace`, `robot` and `use_sim_time` of `common_arguments()`. With either, the estimated
     robot has frames of its own, below `estimated_robot/`, which a robot_state_publisher makes of the estimator's
@@ -43,15 +55,7 @@ def viewers(*, measured: bool = False) -> list[Action]:
     Raises:
         RuntimeSetupError: At launch, where a ROS package that was asked for is not installed.
     """
-    return [
-        DeclareLaunchArgument("rviz", default_value="false", description="Show the camera, robot and estimate in RViz"),
-        DeclareLaunchArgument(
-            "foxglove",
-            default_value="false",
-            description=f"Serve Foxglove on port {FOXGLOVE_PORT} of every network interface",
-        ),
-        OpaqueFunction(function=_show, args=[measured]),
-    ]
+    return OpaqueFunction(function=_show, args=[measured])
 
 
 def _show(context: Any, measured: bool) -> list[Action]:

@@ -503,6 +503,7 @@ def test_viewers_show_the_estimate_in_frames_of_its_own(
     install(tmp_path, monkeypatch, "rviz2", "foxglove_bridge", "robot_state_publisher", "tf2_ros")
     module = stand_in("ropes_ros.viewers")
     assert show(module) == [] and not module.Node.called
+    module.viewer_arguments()
     declared = {call.args[0]: call.kwargs for call in module.DeclareLaunchArgument.call_args_list}
     assert set(declared) == {"rviz", "foxglove"}
     assert all(kwargs["default_value"] == "false" and kwargs["description"] for kwargs in declared.values())

@@ -157,3 +157,17 @@ def test_a_node_that_ends_with_an_error_ends_the_launch_unless_it_is_started_aga
     make(launching, respawn="true")
     assert launching.LifecycleNode.call_args.kwargs["respawn"]
     assert len(launching.OnProcessExit.call_args_list) == 1  # the one of autostart
+
+
+def test_nothing_begins_where_what_comes_after_it_cannot_be_made(launching: Any) -> None:
+    """launch leaves a process running that has begun when a later action raises."""
+
+    def refuse(context: Any) -> list[Any]:
+        raise RuntimeSetupError("launch argument rviz:=maybe must be true or false")
+
+    made = [SimpleNamespace(execute=lambda context: [f"{context} 1", f"{context} 2"])]
+    launching.together(*made, SimpleNamespace(execute=lambda context: None))
+    assert launching.OpaqueFunction.call_args.kwargs["function"]("node") == ["node 1", "node 2"]
+    launching.together(*made, SimpleNamespace(execute=refuse))
+    with pytest.raises(RuntimeSetupError, match="rviz:=maybe"):
+        launching.OpaqueFunction.call_args.kwargs["function"]("node")

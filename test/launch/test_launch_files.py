@@ -214,6 +214,10 @@ def test_a_schedule_is_commanded_and_recorded_and_ends_the_launch(observer: Obse
         ("estimate.launch.py", {"model": "nowhere"}, "nowhere: no such model"),
         ("estimate.launch.py", {"robot": "nope"}, "unknown robot 'nope'"),
         ("sim.launch.py", {"robot": "nope"}, "unknown robot 'nope'"),
+        ("sim.launch.py", {"rviz": "maybe"}, "rviz:=maybe must be true or false"),
+        ("estimate.launch.py", {"foxglove": "maybe"}, "foxglove:=maybe must be true or false"),
+        ("record.launch.py", {"schedule": "s", "path": "bag", "assume_home": "maybe"}, "assume_home:=maybe must be"),
+        ("demo.launch.py", {"rviz": "maybe"}, "rviz:=maybe must be true or false"),
     ],
 )
 def test_what_cannot_start_ends_the_launch_with_status_1_and_says_why(
@@ -224,3 +228,4 @@ def test_what_cannot_start_ends_the_launch_with_status_1_and_says_why(
     with launched(tmp_path, file, **arguments) as command:
         assert ended(command, interrupt=False) == 1, command.out + command.err
         assert said in command.out + command.err
+        assert command.gone(), command.running()
