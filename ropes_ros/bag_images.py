@@ -12,7 +12,7 @@ import shutil
 import tempfile
 import threading
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from itertools import islice
@@ -28,7 +28,7 @@ from ropes_ros.bags import Bag, open_bag
 from ropes_ros.cdr import header_stamp, parse_compressed_image, parse_image
 from ropes_ros.errors import BagError, RopesError
 from ropes_ros.framing import Crop, Region, swept_region
-from ropes_ros.images import compressed_to_rgb, to_rgb
+from ropes_ros.images import compressed_to_rgb, message_to_rgb
 
 CACHE_VERSION = 2
 _IN_FLIGHT = 32
@@ -51,7 +51,7 @@ def _naming(path: Path, topic: str) -> Iterator[None]:
     except BagError:
         raise
     except RopesError as error:
-        raise BagError(f"{path}: {topic}: {error}") from error
+        raise BagError(f"{path}: {topic}: {str(error).removeprefix(f'{topic}: ')}") from error
 
 
 def decode_image(cdr: bytes, compressed: bool, source: str) -> tuple[int, NDArray[np.uint8]]:
@@ -69,7 +69,33 @@ def decode_image(cdr: bytes, compressed: bool, source: str) -> tuple[int, NDArra
         message = parse_compressed_image(cdr)
         return message.stamp_ns, compressed_to_rgb(message.data, source)
     raw = parse_image(cdr)
-    return raw.stamp_ns, to_rgb(raw.data, raw.height, raw.width, raw.encoding, raw.step)
+    return raw.stamp_ns, message_to_rgb(raw, source)
+
+
+def sample_images(bag_path: Path, count: int, *, topics: Mapping[str, str] | None = None) -> NDArray[np.uint8]:
+    """Up to `count` images spread evenly over a bag, uint8 [N, H, W, 3] RGB.
+
+    Args:
+        bag_path: The bag.
+        count: How many at most.
+        topics: Topic of the role "image", for bags from elsewhere.
+
+    Raises:
+        BagError: No images, or images of several sizes.
+    """
+    with open_bag(bag_path, topics=topics) as bag:
+        topic = bag.topic("image")
+        compressed, there = _is_compressed(bag, topic), bag.topics[topic].count
+        chosen = set(np.linspace(0, there - 1, min(count, there)).astype(int).tolist())
+        with _naming(bag.path, topic):
+            images = [
+                decode_image(message.data, compressed, topic)[1]
+                for number, message in enumerate(bag.messages([topic]))
+                if number in chosen
+            ]
+    if len({image.shape for image in images}) != 1:
+        raise BagError(f"{bag_path}: {topic}: images of one size are needed, it holds {len(images)} of several or none")
+    return np.stack(images)
 
 
 class BagPixels:

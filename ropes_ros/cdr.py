@@ -24,6 +24,7 @@ class RawImage(NamedTuple):
     height: int
     width: int
     encoding: str
+    is_bigendian: int
     step: int
     data: memoryview
 
@@ -95,8 +96,8 @@ def parse_image(cdr: bytes | memoryview) -> RawImage:
     try:
         stamp_ns, frame_id = reader.stamp(), reader.text()
         height, width, encoding = reader.number("I"), reader.number("I"), reader.text()
-        reader.number("B")
-        return RawImage(stamp_ns, frame_id, height, width, encoding, reader.number("I"), reader.octets())
+        big_endian, step = reader.number("B"), reader.number("I")
+        return RawImage(stamp_ns, frame_id, height, width, encoding, big_endian, step, reader.octets())
     except struct.error:
         raise RopesError(f"an image message of {len(cdr)} bytes is cut short") from None
 
