@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import importlib
-import os
-import signal
 import sys
+
+from ropes_ros.processes import end_on_signals
 
 _USAGE = "usage: python -m ropes_ros.standalone MODULE [ARGUMENTS] [--ros-args ...]"
 
 
 def main(argv: list[str]) -> int:
-    """Import a module and call its main(); its result is the exit status.
-
-    SIGINT and SIGTERM end the process at once with status 0 until rclpy.init takes them over: there is nothing to take
-    down yet, and an exception raised within an import can get lost.
-    """
+    """Import a module and call its main(); its result is the exit status."""
     if not argv or argv[0].startswith("-"):
         print(_USAGE, file=sys.stderr)
         return 2
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: os._exit(0))
+    end_on_signals()
 
     from ropes_ros.errors import RopesError
     from ropes_ros.standalone import install

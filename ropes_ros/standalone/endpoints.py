@@ -40,12 +40,12 @@ def check_message_type(msg_type: Any, where: str) -> None:
         raise TypeError(f"{where}: expected a message class such as sensor_msgs.msg.Image, not {msg_type!r}")
 
 
-def check_callback(callback: Any, where: str) -> None:
-    """Refuse what cannot be called, and coroutines."""
+def check_callback(callback: Any, where: str, *, coroutine: bool = False) -> None:
+    """Refuse what cannot be called, and coroutines unless they are allowed."""
     if not callable(callback):
         raise TypeError(f"{where}: the callback {callback!r} cannot be called")
-    if inspect.iscoroutinefunction(callback):
-        raise UnsupportedError(f"{where}: coroutine callbacks are not supported by the standalone runtime")
+    if inspect.iscoroutinefunction(callback) and not coroutine:
+        raise UnsupportedError(f"{where}: the standalone runtime supports coroutine callbacks of services alone")
 
 
 class Publisher:
@@ -123,9 +123,10 @@ class Publisher:
 
     def check_events(self) -> None:
         """Report what happened to the publisher since the last call."""
-        if self._writer is None:
+        writer = self._writer  # another thread may destroy the publisher meanwhile
+        if writer is None:
             return
-        total, change, kind = self._writer.incompatible_qos()
+        total, change, kind = writer.incompatible_qos()
         if change > 0:
             if self._events.incompatible_qos is not None:
                 self._events.incompatible_qos(QoSOfferedIncompatibleQoSInfo(total, change, kind))
@@ -134,13 +135,13 @@ class Publisher:
                     f"New subscription discovered on topic '{self.topic}', requesting incompatible QoS. No messages "
                     f"will be sent to it. Last incompatible policy: {kind.name}"
                 )
-        status = self._writer.matched_status()
+        status = writer.matched_status()
         if self._events.matched is not None and (status.total_count_change or status.current_count_change):
             self._events.matched(info(QoSPublisherMatchedInfo, status))
-        status = self._writer.deadline_status()
+        status = writer.deadline_status()
         if self._events.deadline is not None and status.total_count_change:
             self._events.deadline(info(QoSOfferedDeadlineMissedInfo, status))
-        status = self._writer.liveliness_status()
+        status = writer.liveliness_status()
         if self._events.liveliness is not None and status.total_count_change:
             self._events.liveliness(info(QoSLivelinessLostInfo, status))
 
@@ -253,9 +254,10 @@ class Subscription:
 
     def check_events(self) -> None:
         """Report what happened to the subscription since the last call."""
-        if self._reader is None:
+        reader = self._reader  # another thread may destroy the subscription meanwhile
+        if reader is None:
             return
-        total, change, kind = self._reader.incompatible_qos()
+        total, change, kind = reader.incompatible_qos()
         if change > 0:
             if self._events.incompatible_qos is not None:
                 self._events.incompatible_qos(QoSRequestedIncompatibleQoSInfo(total, change, kind))
@@ -264,16 +266,16 @@ class Subscription:
                     f"New publisher discovered on topic '{self.topic}', offering incompatible QoS. No messages will "
                     f"be received from it. Last incompatible policy: {kind.name}"
                 )
-        lost, change = self._reader.lost()
+        lost, change = reader.lost()
         if change > 0 and self._events.message_lost is not None:
             self._events.message_lost(QoSMessageLostInfo(lost, change))
-        status = self._reader.matched_status()
+        status = reader.matched_status()
         if self._events.matched is not None and (status.total_count_change or status.current_count_change):
             self._events.matched(info(QoSSubscriptionMatchedInfo, status))
-        status = self._reader.deadline_status()
+        status = reader.deadline_status()
         if self._events.deadline is not None and status.total_count_change:
             self._events.deadline(info(QoSRequestedDeadlineMissedInfo, status))
-        status = self._reader.liveliness_status()
+        status = reader.liveliness_status()
         if self._events.liveliness is not None and (status.alive_count_change or status.not_alive_count_change):
             self._events.liveliness(info(QoSLivelinessChangedInfo, status))
 

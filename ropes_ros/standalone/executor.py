@@ -206,7 +206,7 @@ class Executor:
             if not self._context.ok() or self._is_shutdown:
                 return False
             self.update()
-            ran = self._run_timers()
+            ran = self._run_resumed() | self._run_timers()
             if ran and not self._context.ok():
                 return True
             timeout_ns = 0 if ran else self._next_timer(timeout_ns)
@@ -219,6 +219,14 @@ class Executor:
         for node in tuple(self._nodes):
             if not node._ropes_started:
                 node._ropes_start()
+
+    def _run_resumed(self) -> bool:
+        ran = False
+        for node in tuple(self._nodes):
+            while node._ropes_resumed:
+                node._ropes_resumed.popleft()()
+                ran = True
+        return ran
 
     def _run_timers(self) -> bool:
         ran = False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import Any
 
 
@@ -16,6 +16,11 @@ class Future:
         self._exception: BaseException | None = None
         self._callbacks: list[Callable[[Future], Any]] = []
         self._lock = threading.Lock()
+
+    def __await__(self) -> Generator[Future, None, Any]:
+        while not self._done and not self._cancelled:
+            yield self
+        return self.result()
 
     def done(self) -> bool:
         """Whether a result or exception is set."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -76,6 +77,7 @@ class Node(NodeParameters):
         self._ropes_watched_by: Executor | None = None
         self._ropes_started = False
         self._ropes_version = 0
+        self._ropes_resumed: deque[Callable[[], None]] = deque()
         self._publishers: list[Publisher] = []
         self._subscriptions: list[Subscription] = []
         self._timers: list[Timer] = []
@@ -142,6 +144,12 @@ class Node(NodeParameters):
     def _ropes_eventful(self) -> list[Any]:
         """Everything that reports events."""
         return [*self._subscriptions, *self._publishers]
+
+    def _ropes_resume(self, step: Callable[[], None]) -> None:
+        """Let the executor's thread take a step; safe in any thread."""
+        self._ropes_resumed.append(step)
+        if self.executor is not None:
+            self.executor.wake()
 
     def _ropes_entities_changed(self) -> None:
         self._ropes_version += 1

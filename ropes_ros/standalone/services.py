@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import struct
 import threading
@@ -15,6 +16,7 @@ from ropes_ros.standalone.errors import InvalidHandle, MessageError
 from ropes_ros.standalone.future import Future
 from ropes_ros.standalone.messages import Message, deserialize_message, serialize_message
 from ropes_ros.standalone.qos import QoSProfile
+from ropes_ros.standalone.task import run_coroutine
 
 if TYPE_CHECKING:
     from ropes_ros.standalone.node import Node
@@ -50,7 +52,7 @@ def _check_service_type(srv_type: Any, where: str) -> None:
 
 
 class Service:
-    """Answers requests with what its callback(request, response) returns."""
+    """Answers requests with what its callback(request, response) returns, which may be a coroutine function."""
 
     def __init__(
         self,
@@ -63,7 +65,7 @@ class Service:
     ) -> None:
         where = f"service {name}"
         _check_service_type(srv_type, where)
-        check_callback(callback, where)
+        check_callback(callback, where, coroutine=True)
         self.srv_type = srv_type
         self.srv_name = self.service_name = name
         self.callback = callback
@@ -111,13 +113,21 @@ class Service:
             self._node.get_logger().error(f"service {self.srv_name}: {error}")
             return True
         response = self.callback(request, self.srv_type.Response())
+        if inspect.iscoroutine(response):
+            run_coroutine(self._node, response, lambda found: self._reply(found, client, sequence, endpoints))
+        else:
+            self._reply(response, client, sequence, endpoints)
+        return True
+
+    def _reply(self, response: Any, client: int, sequence: int, endpoints: bytes) -> None:
+        if self._reader is None:
+            return
         if not isinstance(response, self.srv_type.Response):
             raise TypeError(
                 f"service {self.srv_name}: the callback must return its response, not {type(response).__name__}"
             )
         self._wait_for(endpoints)
         self._writer.write(_prepend(client, sequence, response))
-        return True
 
     def _wait_for(self, client: bytes) -> None:
         """Wait until a client's reader is matched, which may be later than its writer: else it would miss the reply."""

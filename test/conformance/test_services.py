@@ -45,6 +45,34 @@ def test_a_service_of_another_process(ros: Ros, children: list[Child], runtime: 
     ]
 
 
+def test_a_coroutine_answers_when_what_it_awaits_is_there(ros: Ros) -> None:
+    """While it waits, the node's other callback groups go on."""
+    from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+    from rclpy.task import Future
+
+    server, caller = ros.node("server"), ros.node("caller")
+    awaited: list[Any] = []
+    ticks: list[bool] = []
+
+    async def later(request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        awaited.append(Future(executor=server.executor))
+        response.message = await awaited[0]
+        response.success = threading.current_thread() is threading.main_thread()
+        return response
+
+    server.create_service(Trigger, "later", later, callback_group=MutuallyExclusiveCallbackGroup())
+    client = caller.create_client(Trigger, "later")
+    ros.spin(client.service_is_ready, "the service")
+    future = client.call_async(Trigger.Request())
+    ros.spin(lambda: awaited, "the request")
+    server.create_timer(0.01, lambda: ticks.append(future.done()))
+    ros.spin(lambda: len(ticks) > 3, "ticks")
+    assert not any(ticks)
+    threading.Thread(target=awaited[0].set_result, args=("done",)).start()
+    ros.spin(future.done, "the response")
+    assert future.result().success and future.result().message == "done"
+
+
 def test_waiting_for_a_service(ros: Ros) -> None:
     node = ros.node()
     client = node.create_client(Trigger, "absent")

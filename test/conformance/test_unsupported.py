@@ -36,7 +36,7 @@ def incompatible_type(node: Any) -> None:
 # What the documentation calls it: what a program does, and the word of the error that names it.
 LACKING: dict[str, list[tuple[Callable[[Any], Any], str]]] = {
     "`MultiThreadedExecutor`": [(lambda _: MultiThreadedExecutor(), "MultiThreadedExecutor")],
-    "coroutine callbacks": [
+    "coroutine callbacks, but of services": [
         (lambda node: node.create_subscription(String, "topic", coroutine, 1), "coroutine"),
         (lambda node: node.create_timer(1.0, coroutine), "coroutine"),
     ],
