@@ -34,6 +34,7 @@ from ropes_ros.bags import open_bag
 from ropes_ros.cdr import header_stamp
 from ropes_ros.encoder import LEVELS_ONLY
 from ropes_ros.errors import ModelError, RopesError, RuntimeSetupError
+from ropes_ros.evaluation import NOVELTY_LIMIT
 from ropes_ros.processes import Processes, has_ros, node_command
 from ropes_ros.regimes import Schedule, make_schedule
 from ropes_ros.robot import Robot, load_robot
@@ -48,8 +49,6 @@ ESTIMATE_TOPIC = "/estimator/joint_states"
 READY_SECONDS = 60.0
 SILENCE_SECONDS = 60.0
 SAMPLES = 6
-NOVELTY_LIMIT = 1.5
-"""Novelty above which the estimator publishes nothing."""
 COUNTERS = ("received", "published", "novel", "skipped", "rejected", "out_of_order", "from_future")
 """What the estimator counts of the frames it was offered."""
 MARKER = ".ropes_demo"
@@ -348,9 +347,11 @@ def _learn(config: DemoConfig, robot: Robot, console: Console) -> tuple[Learned,
 
 
 def _export(learned: Learned, out: Path) -> Path:
+    from ropes_ros.bag_images import sample_images
+    from ropes_ros.encoder import MAX_FRAMES
     from ropes_ros.export import export
 
-    return export(learned.result.checkpoint, out / "model")
+    return export(learned.result.checkpoint, out / "model", frames=sample_images(out / "record", MAX_FRAMES))
 
 
 def _live(config: DemoConfig, model: Path, monitor: Monitor, console: Console) -> dict[str, int]:
@@ -399,7 +400,7 @@ def _report(
     from ropes_ros.commands import load_commands
     from ropes_ros.encoder import load_encoder
     from ropes_ros.evaluation import compare, estimate_bag, read_images, read_published
-    from ropes_ros.overlay import PinholeCamera
+    from ropes_ros.overlay import Camera
     from ropes_ros.report import write_report
     from ropes_ros.sim.arm import SimArm
 
@@ -462,7 +463,7 @@ def _report(
         commanded=load_commands(config.out / "record", robot).at(frames.stamps_ns),
         labels=frames.labels,
         samples=samples,
-        camera=PinholeCamera.from_pose(arm.intrinsics(), position, quaternion),
+        camera=Camera.from_pose(arm.intrinsics(), position, quaternion),
     )
     temporary = config.out / "report.partial"
     temporary.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")

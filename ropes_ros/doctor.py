@@ -72,6 +72,7 @@ _IDENTITY = "CAgSADo3ChAKAXgSAXkiCElkZW50aXR5EgFnWg8KAXgSCgoICAESBAoCCAFiDwoBeRI
 _INFERENCE = f"""
 import base64, json, onnxruntime
 onnxruntime.set_default_logger_severity(4)
+getattr(onnxruntime, "preload_dlls", lambda: None)()
 model, started = base64.b64decode("{_IDENTITY}"), []
 offered = [name for name in onnxruntime.get_available_providers() if not name.startswith("Azure")]
 for provider in offered:

@@ -12,15 +12,18 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ropes_ros.errors import ModelError, RuntimeSetupError
+from ropes_ros.errors import ModelError, RopesError, RuntimeSetupError
+from ropes_ros.images import compressed_to_rgb
+from ropes_ros.inference import PROVIDERS, Say, Session
 from ropes_ros.paths import share_dir
 
 SCHEMA_VERSION = 2
@@ -36,7 +39,13 @@ LEVELS_ONLY = "the commanded levels; no measured pose"
 """`ModelInfo.supervision` of a model that was told nothing else of poses."""
 _EXTERNAL_DATA = re.compile(rb"(?:\x0a|\x8a\x80{0,8}\x00)(?:\x08|\x88\x80{0,8}\x00)location")
 """How ONNX says that a tensor's bytes are elsewhere: the key `location`, however its tag and length are coded."""
-GPU_PROVIDERS = ("CUDAExecutionProvider", "TensorrtExecutionProvider")
+HALF_FILE, FRAMES_FILE = "model.fp16.onnx", "frames.png"
+MAX_FRAMES = 16
+PRECISIONS = ("fp32", "fp16")
+HALF_POSITION, HALF_SHARE = 0.25, 0.05
+"""What 16 bit may change on the stored frames at most: angles in std, and std and novelty as shares of themselves. A
+quarter of the std that is stated adds 3 % to an error of that size."""
+WARM_UP = 3
 
 
 @dataclass(frozen=True)
@@ -158,40 +167,65 @@ class Encoder:
     Args:
         path: `model.onnx`, or the folder that holds it.
         robot: Refuse a model of another robot when given.
+        providers: Execution providers to try, in order: names of `ropes_ros.inference.PROVIDERS`.
         require_gpu: Refuse to run without a GPU execution provider.
         threads: Threads within one inference; onnxruntime's choice when 0.
+        precision: `fp32`, or `fp16`: `model.fp16.onnx` beside the model, checked against it on the frames that were
+            stored with it.
+        cache: Folder for TensorRT's engines.
+        say: Told in a line what takes long.
 
     Raises:
-        ModelError: Missing, damaged or unsuitable file.
+        ModelError: Missing, damaged or unsuitable file, or 16 bit loses more than `HALF_POSITION` and the like.
         RuntimeSetupError: No onnxruntime, or a GPU was demanded and is not used.
     """
 
     def __init__(
-        self, path: Path, *, robot: str | None = None, require_gpu: bool = False, threads: int = 0
+        self,
+        path: Path,
+        *,
+        robot: str | None = None,
+        providers: Sequence[str] = tuple(PROVIDERS),
+        require_gpu: bool = False,
+        threads: int = 0,
+        precision: str = "fp32",
+        cache: Path | None = None,
+        say: Say = lambda line: None,
     ) -> None:
         self.path = path / "model.onnx" if path.is_dir() else path
+        if precision not in PRECISIONS:
+            raise RuntimeSetupError(f"precision {precision!r} is unknown; take one of {', '.join(PRECISIONS)}")
+        half = precision == "fp16"
         content = _checked_content(self.path)
-        self.sha256 = hashlib.sha256(content).hexdigest()
-        self._session = _open_session(self.path, content, require_gpu, threads)
-        self.providers: tuple[str, ...] = tuple(self._session.get_providers())
-        properties = self._session.get_modelmeta().custom_metadata_map
-        if METADATA_KEY not in properties:
+        runs = _checked_content(self.path.with_name(HALF_FILE), "an fp16 version") if half else content
+        self.precision = precision
+        self.sha256 = hashlib.sha256(runs).hexdigest()
+        self._session = Session(
+            runs, str(self.path), providers=providers, threads=threads, half=half, cache=cache, say=say
+        )
+        self.providers = self._session.providers
+        if require_gpu and not self._session.on_gpu:
+            raise RuntimeSetupError(
+                f"a GPU was required, but onnxruntime runs {self.path.name} on {', '.join(self.providers)}; install "
+                "onnxruntime-gpu (and not onnxruntime beside it) with a matching CUDA, or set require_gpu to false"
+            )
+        if METADATA_KEY not in self._session.properties:
             raise ModelError(f"{self.path}: not a model of ropes_ros (no {METADATA_KEY!r} in its metadata)")
-        self.info = ModelInfo.from_json(properties[METADATA_KEY], self.path)
-        names = tuple(output.name for output in self._session.get_outputs())
-        if names != OUTPUTS or [entry.name for entry in self._session.get_inputs()] != [INPUT]:
-            raise ModelError(f"{self.path}: inputs or outputs are not those of a ropes_ros model; export it again")
+        self.info = ModelInfo.from_json(self._session.properties[METADATA_KEY], self.path)
+        self._check_graph()
         if robot is not None and robot != self.info.robot:
             raise ModelError(
                 f"{self.path}: was trained for robot {self.info.robot!r}, not {robot!r}; "
                 "give the parameter `robot` its name, or a model of this robot"
             )
+        self.half_loss: HalfLoss | None = self._check_half(content) if half else None
 
     def run(self, images: NDArray[np.uint8]) -> Estimate:
         """Estimate joint angles.
 
         Args:
-            images: uint8 [N, H, W, 3] or [H, W, 3], RGB, at the model's camera size.
+            images: uint8 [N, H, W, 3] or [H, W, 3], RGB, at the model's camera size. The N of one call may come from
+                several cameras, as long as one model fits them all.
 
         Raises:
             ModelError: Images of another size, channel count or type.
@@ -203,8 +237,92 @@ class Encoder:
                 f"{self.path}: takes uint8 RGB images of {width}x{height}, not {batch.dtype} of shape "
                 f"{tuple(batch.shape)}; use the camera and resolution that it was trained with"
             )
-        position, std, novelty = self._session.run(list(OUTPUTS), {INPUT: batch})
-        return Estimate(position, std, novelty)
+        return Estimate(*self._session.run(batch))
+
+    def warm_up(self) -> None:
+        """Run a few times, so that the first frame does not pay for what is set up on first use."""
+        width, height = self.info.camera_size
+        for _ in range(WARM_UP):
+            self.run(np.zeros((height, width, 3), dtype=np.uint8))
+
+    def _check_graph(self) -> None:
+        """Raise unless the graph's inputs and outputs are those of the contract, and of its metadata."""
+        width, height = self.info.camera_size
+        joints = len(self.info.joint_names)
+        shapes = {"position": (joints,), "std": (joints,), "novelty": ()}
+        # a size that is not a number is one that the file leaves open
+        fits = tuple(self._session.outputs) == OUTPUTS and all(
+            _agrees(self._session.outputs[name][1:], shape) for name, shape in shapes.items()
+        )
+        if not fits or not _agrees(self._session.inputs.get(INPUT, ())[1:], (height, width, 3)):
+            raise ModelError(f"{self.path}: inputs or outputs are not those of a ropes_ros model; export it again")
+
+    def _check_half(self, content: bytes) -> HalfLoss:
+        """What 16 bit changes on the stored frames; raises where that is more than the bounds."""
+        frames = read_frames(self.path.parent, self.info.camera_size)
+        reference = Estimate(*Session(content, str(self.path), providers=("cpu",)).run(frames))
+        found = self.run(frames)
+        loss = HalfLoss(
+            float(np.abs((found.position - reference.position) / reference.std).max()),
+            float(np.abs(found.std / reference.std - 1.0).max()),
+            float(np.abs(found.novelty / reference.novelty - 1.0).max()),
+        )
+        if not (loss.position <= HALF_POSITION and loss.std <= HALF_SHARE and loss.novelty <= HALF_SHARE):
+            raise ModelError(
+                f"{self.path}: in 16 bit, angles of the stored frames change by up to {loss.position:.2g} std "
+                f"({HALF_POSITION} is allowed), std by {loss.std:.1%} and novelty by {loss.novelty:.1%} "
+                f"({HALF_SHARE:.0%} is allowed); set precision to fp32"
+            )
+        return loss
+
+
+class HalfLoss(NamedTuple):
+    """Largest change by 16 bit over stored frames: angles in units of std; std and novelty as shares of themselves."""
+
+    position: float
+    std: float
+    novelty: float
+
+
+def write_frames(folder: Path, frames: NDArray[np.uint8]) -> None:
+    """Store frames beside a model, uint8 [N, H, W, 3] RGB, on which other precisions are checked at loading.
+
+    They are one below the other in a PNG, at most `MAX_FRAMES`.
+    """
+    tall = frames[:MAX_FRAMES].reshape(-1, *frames.shape[2:])
+    encoded = cv2.imencode(".png", cv2.cvtColor(tall, cv2.COLOR_RGB2BGR))[1]
+    (folder / FRAMES_FILE).write_bytes(encoded.tobytes())
+
+
+def read_frames(folder: Path, size: tuple[int, int]) -> NDArray[np.uint8]:
+    """The frames that `write_frames` stored, uint8 [N, H, W, 3] RGB.
+
+    Args:
+        folder: The model's.
+        size: (width, height) that they must have.
+
+    Raises:
+        ModelError: There are none, or they are damaged or of another size.
+    """
+    path = folder / FRAMES_FILE
+    if not path.is_file():
+        raise ModelError(
+            f"{path}: missing; fp16 is checked on frames that are stored there: `ropes export --frames BAG` stores some"
+        )
+    width, height = size
+    try:
+        tall = compressed_to_rgb(path.read_bytes(), str(path))
+    except RopesError as error:
+        raise ModelError(f"{error}; export the model again") from None
+    if tall.shape[1] != width or tall.shape[0] % height:
+        raise ModelError(f"{path}: holds no frames of {width}x{height}; export the model again")
+    return tall.reshape(-1, height, width, 3)
+
+
+def _agrees(stated: tuple[object, ...], wanted: tuple[int, ...]) -> bool:
+    return len(stated) == len(wanted) and all(
+        not isinstance(side, int) or side == size for side, size in zip(stated, wanted, strict=True)
+    )
 
 
 def shipped_model(robot: str) -> Path:
@@ -219,21 +337,19 @@ def shipped_model(robot: str) -> Path:
     return folder
 
 
-def load_encoder(
-    path: str | Path, *, robot: str | None = None, require_gpu: bool = False, threads: int = 0
-) -> Encoder:
-    """Load and check a model; see `Encoder`."""
-    return Encoder(Path(path), robot=robot, require_gpu=require_gpu, threads=threads)
+def load_encoder(path: str | Path, **options: Any) -> Encoder:
+    """Load and check a model; arguments as of `Encoder`."""
+    return Encoder(Path(path), **options)
 
 
 def _is_finite(value: object) -> bool:
     return isinstance(value, (int, float)) and math.isfinite(value)
 
 
-def _checked_content(path: Path) -> bytes:
+def _checked_content(path: Path, what: str = "one") -> bytes:
     """The file's bytes: what is checked here, the SHA-256 in the card beside it included, is what will be loaded."""
     if not path.is_file():
-        raise ModelError(f"{path}: no such model; make one with `ropes export`")
+        raise ModelError(f"{path}: no such model; make {what} with `ropes export`")
     size = path.stat().st_size
     if size > MAX_MODEL_BYTES:
         raise ModelError(f"{path}: {size} bytes are more than the {MAX_MODEL_BYTES} that a model may have")
@@ -243,7 +359,7 @@ def _checked_content(path: Path) -> bytes:
     with card.open("rb") as stream:
         text = stream.read(MAX_CARD_BYTES).decode("utf-8", errors="replace")
     content = path.read_bytes()
-    stated = re.search(r"SHA-256 of model\.onnx: `([0-9a-f]{64})`", text)
+    stated = re.search(rf"SHA-256 of {re.escape(path.name)}: `([0-9a-f]{{64}})`", text)
     if stated is None or stated.group(1) != hashlib.sha256(content).hexdigest():
         raise ModelError(
             f"{path}: its SHA-256 is not the one in {card.name}; the file was changed or damaged, export it again"
@@ -253,28 +369,3 @@ def _checked_content(path: Path) -> bytes:
             f"{path}: keeps weights in other files, for which the card does not vouch; export it again as one file"
         )
     return content
-
-
-def _open_session(path: Path, content: bytes, require_gpu: bool, threads: int) -> Any:
-    """An onnxruntime session on the best provider there is; what really runs is asked of the session."""
-    try:
-        import onnxruntime
-    except ImportError:
-        raise RuntimeSetupError("onnxruntime is not installed; run `pip install 'ropes_ros[cpu]'` or `[gpu]`") from None
-    wanted = [p for p in (GPU_PROVIDERS[0], "CPUExecutionProvider") if p in onnxruntime.get_available_providers()]
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads = threads
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.add_session_config_entry("session.load_model_format", "ONNX")
-    try:
-        session = onnxruntime.InferenceSession(content, options, providers=wanted)
-    except Exception as error:
-        reason = str(error).strip().splitlines()[0][:200]
-        raise ModelError(f"{path}: onnxruntime cannot load it ({reason}); export it again") from None
-    if require_gpu and not set(session.get_providers()) & set(GPU_PROVIDERS):
-        raise RuntimeSetupError(
-            f"a GPU was required, but onnxruntime runs {path.name} on {', '.join(session.get_providers())}; install "
-            "onnxruntime-gpu (and not onnxruntime beside it) with a matching CUDA, or set require_gpu to false"
-        )
-    return session

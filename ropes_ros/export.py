@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import warnings
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,21 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ropes_ros import __version__
-from ropes_ros.encoder import INPUT, METADATA_KEY, OUTPUTS, SCHEMA_VERSION, Encoder, ModelInfo, file_sha256
+from ropes_ros.encoder import (
+    FRAMES_FILE,
+    HALF_FILE,
+    INPUT,
+    METADATA_KEY,
+    OUTPUTS,
+    SCHEMA_VERSION,
+    Encoder,
+    ModelInfo,
+    file_sha256,
+    write_frames,
+)
 from ropes_ros.errors import ModelError, RuntimeSetupError, TrainingError
 from ropes_ros.framing import Region, area_weights
 from ropes_ros.learning.calibrate import Calibrated, Calibration
@@ -52,7 +65,9 @@ class DeployedEncoder(nn.Module):
         self.sees_region = getattr(net, "sees_region", False)
         self.region = region
         width, height = size
-        self.rows = _constant(area_weights(region.height, height))
+        # Rows that are whole numbers of rows are averaged as such: the product is for those that are not.
+        self.rows_each = region.height // height if region.height % height == 0 else 0
+        self.rows = None if self.rows_each else _constant(area_weights(region.height, height))
         self.columns = _constant(area_weights(region.width, width).T)
         self.home, self.half_range = _constant(home), _constant(half_range)
         self.lower, self.upper = _constant(robot.lower), _constant(robot.upper)
@@ -68,7 +83,8 @@ class DeployedEncoder(nn.Module):
         left, top, width, height = self.region
         part = image[:, top : top + height, left : left + width]
         planes = part.permute(0, 3, 1, 2).to(torch.float32)
-        small = torch.round(self.rows @ planes @ self.columns) / 255.0
+        shorter = F.avg_pool2d(planes, (self.rows_each, 1)) if self.rows is None else self.rows @ planes
+        small = torch.round(shorter @ self.columns) / 255.0
         prediction = self.net(small, planes / 255.0) if self.sees_region else self.net(small)
         angle, std = self.calibrated(prediction.angle, prediction.log_std)
         position = self.home + self.half_range * angle
@@ -83,16 +99,20 @@ class DeployedEncoder(nn.Module):
         return (along @ self.along + rest * self.rest).sqrt()
 
 
-def export(checkpoint: Path, model_dir: Path, *, robot: str | None = None) -> Path:
-    """Export a trained checkpoint.
+def export(
+    checkpoint: Path, model_dir: Path, *, robot: str | None = None, frames: NDArray[np.uint8] | None = None
+) -> Path:
+    """Export a trained checkpoint, in 32 and in 16 bit.
 
     Args:
         checkpoint: File that `ropes_ros.learning.train.train` finished.
         model_dir: Folder for `model.onnx` and `card.md`; made when missing, an older model in it is replaced.
         robot: Preset, or path of a preset's YAML; needed only where the robot's name is not that of a known preset.
+        frames: Frames of the camera, uint8 [N, H, W, 3] RGB, to be stored beside the model: 16 bit can be used only
+            where its loss was checked on them.
 
     Returns:
-        Path of `model.onnx`.
+        Path of `model.onnx`; `model.fp16.onnx` lies beside it.
 
     Raises:
         TrainingError: The checkpoint is unreadable or its training did not end.
@@ -101,34 +121,39 @@ def export(checkpoint: Path, model_dir: Path, *, robot: str | None = None) -> Pa
     content = load_checkpoint(checkpoint)
     if content["calibration"] is None:
         raise TrainingError(f"{checkpoint}: its training did not end; continue it with `ropes train --resume`")
-    frames = content["frames"]
-    arm = load_robot(robot) if robot else bundled_robot(frames["robot"])
-    if arm.name != frames["robot"] or list(arm.joint_names) != frames["joint_names"]:
+    seen = content["frames"]
+    arm = load_robot(robot) if robot else bundled_robot(seen["robot"])
+    if arm.name != seen["robot"] or list(arm.joint_names) != seen["joint_names"]:
         raise TrainingError(
-            f"{checkpoint}: was trained on robot {frames['robot']!r} with joints {', '.join(frames['joint_names'])}; "
+            f"{checkpoint}: was trained on robot {seen['robot']!r} with joints {', '.join(seen['joint_names'])}; "
             f"{robot or arm.name!r} is another robot"
         )
     calibration = Calibration.from_dict(content["calibration"])
     net = load_net(content)
-    camera_size = (int(frames["camera_size"][0]), int(frames["camera_size"][1]))
-    home, half_range = np.asarray(frames["home"]), np.asarray(frames["half_range"])
-    deployed = DeployedEncoder(net, calibration, arm, Region(*frames["region"]), home, half_range).eval()
+    camera_size = (int(seen["camera_size"][0]), int(seen["camera_size"][1]))
+    if frames is not None and (not len(frames) or frames.shape[1:] != (camera_size[1], camera_size[0], 3)):
+        raise ModelError(
+            f"frames of shape {frames.shape} are not of the camera that {checkpoint} was trained with, "
+            "{}x{}: take them from its recordings".format(*camera_size)
+        )
+    home, half_range = np.asarray(seen["home"]), np.asarray(seen["half_range"])
+    deployed = DeployedEncoder(net, calibration, arm, Region(*seen["region"]), home, half_range).eval()
     info = _describe(content, calibration, arm, camera_size)
     try:
         model_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ModelError(f"{model_dir}: cannot be made ({error.strerror}); choose another folder") from None
-    temporary = model_dir / "model.partial.onnx"
-    card = model_dir / "card.partial.md"
-    try:
-        _write_graph(deployed, camera_size, temporary, info)
-        _assert_parity(deployed, camera_size, temporary)
-        card.write_text(_card(info, file_sha256(temporary)), encoding="utf-8")
-        os.replace(temporary, model_dir / "model.onnx")
-        os.replace(card, model_dir / "card.md")
-    finally:
-        temporary.unlink(missing_ok=True)
-        card.unlink(missing_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".partial-", dir=model_dir) as folder:
+        made = Path(folder)
+        _write_graph(deployed, camera_size, made / "model.onnx", info)
+        _assert_parity(deployed, camera_size, made / "model.onnx")
+        _write_half(made / "model.onnx", made / HALF_FILE)
+        if frames is not None:
+            write_frames(made, frames)
+        (made / "card.md").write_text(_card(info, made), encoding="utf-8")
+        (model_dir / FRAMES_FILE).unlink(missing_ok=True)
+        for path in made.iterdir():
+            os.replace(path, model_dir / path.name)
     Encoder(model_dir)
     return model_dir / "model.onnx"
 
@@ -215,6 +240,16 @@ def _write_graph(deployed: DeployedEncoder, camera_size: tuple[int, int], path: 
     onnx.save(model, str(path))
 
 
+def _write_half(path: Path, half: Path) -> None:
+    """The graph in 16 bit, but for its input and outputs; onnxruntime's converter."""
+    import onnx
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # constants below the least number of 16 bit
+        onnx.save(convert_float_to_float16(onnx.load(str(path)), keep_io_types=True), str(half))
+
+
 @torch.no_grad()
 def _assert_parity(deployed: DeployedEncoder, camera_size: tuple[int, int], path: Path) -> None:
     """Compare torch and onnxruntime on noise and on smooth images of two batch sizes."""
@@ -234,12 +269,13 @@ def _assert_parity(deployed: DeployedEncoder, camera_size: tuple[int, int], path
                     raise ModelError(f"{path}: output {name} differs between torch and onnxruntime by {error:.2g}")
 
 
-def _card(info: ModelInfo, digest: str) -> str:
+def _card(info: ModelInfo, folder: Path) -> str:
     """The model card: what the file is, for whom, and how good."""
     figures = "\n".join(f"| {name} | {value:.6g} |" for name, value in info.figures.items())
     return f"""# Joint angle encoder for {info.robot}
 
-SHA-256 of model.onnx: `{digest}`
+SHA-256 of model.onnx: `{file_sha256(folder / "model.onnx")}`
+SHA-256 of {HALF_FILE}: `{file_sha256(folder / HALF_FILE)}` (the same in 16 bit)
 
 This model belongs to one robot (**{info.robot}**) and to the one camera placement that its training bags show. Move
 the camera, and it must be trained again.

@@ -256,16 +256,24 @@ def export(
     checkpoint: Annotated[Path, typer.Argument(help="checkpoint.pt that `ropes train` wrote.")],
     model: Annotated[Path, typer.Argument(help="Folder for model.onnx and card.md.")],
     robot: ModelRobotOption = None,
+    frames: Annotated[
+        Path | None,
+        typer.Option(metavar="BAG", help="Store frames of this bag too; 16 bit runs only where they vouch for it."),
+    ] = None,
+    topic: TopicsOption = None,
 ) -> None:
     """Export a checkpoint as a model file that the estimator runs, with its card."""
     need("torch", "train")
     need("onnx", "train")
+    from ropes_ros.bag_images import sample_images
+    from ropes_ros.encoder import MAX_FRAMES
     from ropes_ros.export import export as export_model
 
     if not checkpoint.is_file():
         raise TrainingError(f"{checkpoint}: no such checkpoint; run `ropes train` first")
     _writable(model)
-    console.print(f"written: {export_model(checkpoint, model, robot=robot)}")
+    stored = None if frames is None else sample_images(frames, MAX_FRAMES, topics=topics_by_role(topic))
+    console.print(f"written: {export_model(checkpoint, model, robot=robot, frames=stored)}")
 
 
 def need(package: str, extra: str) -> None:
