@@ -28,7 +28,10 @@ _JOINT_KEYS = {"home", "half_range", "max_velocity", "max_acceleration"}
 
 @dataclass(frozen=True)
 class Joint:
-    """One commanded joint; angles in rad, max_velocity in rad/s, max_acceleration in rad/s^2."""
+    """One commanded joint; angles in rad, max_velocity in rad/s, max_acceleration in rad/s^2.
+
+    A continuous joint turns without end; its angles count from `lower` = home - pi to `upper` = home + pi.
+    """
 
     name: str
     lower: float
@@ -37,6 +40,7 @@ class Joint:
     max_acceleration: float
     home: float
     half_range: float
+    continuous: bool = False
 
 
 class Chain(NamedTuple):
@@ -60,7 +64,8 @@ class Chain(NamedTuple):
 class Robot:
     """A robot: its joints in the preset's order, the intervention box, and its kinematics.
 
-    URDF joints that the preset does not name stay at their neutral position.
+    URDF joints that the preset does not name stay at their neutral position. Joints may be revolute, prismatic
+    or continuous (their limits are half a turn to both sides of home).
 
     Args:
         preset: The preset, a whole robot.yaml as a mapping.
@@ -79,12 +84,19 @@ class Robot:
         self.tip_link = str(preset["tip_link"])
         self.urdf_path = (source.parent / str(preset["urdf"])).resolve()
         self._model = self._load_model()
+        # By name, once: each frame that Pinocchio hands over is converted on the way.
+        self._frame_ids = {
+            frame.name: number
+            for number, frame in enumerate(self._model.frames)
+            if frame.type == pinocchio.FrameType.BODY
+        }
         self.joints = self._read_joints()
         self.joint_names = tuple(joint.name for joint in self.joints)
         self.home = np.array([joint.home for joint in self.joints])
         self.half_range = np.array([joint.half_range for joint in self.joints])
         self.lower = np.array([joint.lower for joint in self.joints])
         self.upper = np.array([joint.upper for joint in self.joints])
+        self.continuous = np.array([joint.continuous for joint in self.joints], dtype=np.bool_)
         self.max_velocity = np.array([joint.max_velocity for joint in self.joints])
         self.max_acceleration = np.array([joint.max_acceleration for joint in self.joints])
         # Indices of the preset's joints in the model's configuration and velocity vectors.
@@ -105,7 +117,31 @@ class Robot:
     @property
     def links(self) -> tuple[str, ...]:
         """Names of all links, as in the URDF."""
-        return tuple(f.name for f in self._model.frames if f.type == pinocchio.FrameType.BODY)
+        return tuple(self._frame_ids)
+
+    @property
+    def link_parents(self) -> tuple[int, ...]:
+        """For each of `links`, the index of the link that a joint, fixed or not, ties it to; -1 for the root."""
+        index = {link: number for number, link in enumerate(self.links)}
+        return tuple(index.get(self._parents.get(link, ""), -1) for link in self.links)
+
+    def link_positions(self, q: npt.ArrayLike) -> Array:
+        """Origins of all `links` in the base link's frame, (L, 3) in m, at one configuration (J,) in rad.
+
+        Raises:
+            RobotError: q is not (J,).
+        """
+        data = self._model.createData()
+        (configuration,) = self._configurations(self._per_joint(q).reshape(1, -1))
+        pinocchio.framesForwardKinematics(self._model, data, configuration)
+        base = self._base.inverse()
+        return np.stack(
+            [
+                (base * place).translation
+                for place, frame in zip(data.oMf, self._model.frames, strict=True)
+                if frame.type == pinocchio.FrameType.BODY
+            ]
+        )
 
     def normalise(self, q: npt.ArrayLike) -> Array:
         """Joint angles (..., J) in rad as units of the intervention box: u = (q - home) / half_range."""
@@ -181,10 +217,10 @@ class Robot:
         pinocchio.forwardKinematics(self._model, data, rest)
         still = [data.liMi[i].copy() for i in ids]
         twists = np.empty((len(ids), 6))
-        for number, (i, column) in enumerate(zip(ids, self._q_index, strict=True)):
-            moved = rest.copy()
-            moved[column] = 1.0
-            pinocchio.forwardKinematics(self._model, data, moved)
+        for number, (i, column) in enumerate(zip(ids, self._v_index, strict=True)):
+            step = np.zeros(self._model.nv)
+            step[column] = 1.0
+            pinocchio.forwardKinematics(self._model, data, pinocchio.integrate(self._model, rest, step))
             twists[number] = pinocchio.log6(still[number].actInv(data.liMi[i])).vector
         parents = tuple(ids.index(p) if (p := self._model.parents[i]) else -1 for i in ids)
         base = self._base.inverse()
@@ -207,15 +243,16 @@ class Robot:
     def _configurations(self, q: Array) -> Array:
         """Angles (N, J) in the preset's order as the model's configuration vectors (N, nq)."""
         configurations = np.tile(pinocchio.neutral(self._model), (len(q), 1))
-        configurations[:, self._q_index] = q
+        configurations[:, self._q_index] = np.where(self.continuous, np.cos(q), q)
+        configurations[:, self._q_index[self.continuous] + 1] = np.sin(q[:, self.continuous])
         return configurations
 
     def _frame_id(self, link: str) -> int:
-        if link not in self.links:
+        if link not in self._frame_ids:
             raise RobotError(
                 f"robot '{self.name}' has no link '{link}' in {self.urdf_path}: it has {', '.join(self.links)}"
             )
-        return int(self._model.getFrameId(link, pinocchio.FrameType.BODY))
+        return self._frame_ids[link]
 
     def _load_model(self) -> Any:
         """The URDF as a Pinocchio model of the preset's joints alone; the others are locked."""
@@ -234,11 +271,12 @@ class Robot:
                 raise RobotError(
                     f"{self._source}: joint '{name}' is not in {self.urdf_path}: movable are {', '.join(movable)}"
                 )
-            if model.joints[model.getJointId(name)].nq != 1:
+            if model.joints[model.getJointId(name)].nv != 1:
                 raise RobotError(
-                    f"{self.urdf_path}: joint '{name}' is continuous or has several axes:"
-                    " make it revolute with limits"
+                    f"{self.urdf_path}: joint '{name}' has several axes (it is floating or planar): make it revolute,"
+                    " continuous or prismatic"
                 )
+        self._parents = _parents(model)
         locked = [model.getJointId(name) for name in movable if name not in wanted]
         return pinocchio.buildReducedModel(model, locked, pinocchio.neutral(model)) if locked else model
 
@@ -258,12 +296,25 @@ class Robot:
                 if not number or not math.isfinite(value) or (key != "home" and value <= 0):
                     wanted = "a finite number" if key == "home" else "a finite number above 0"
                     raise RobotError(f"{self._source}: {where}{key} must be {wanted}, got {value!r}")
+            if axis.nq == 2:  # Pinocchio counts continuous joints by cosine and sine
+                lower, upper = values["home"] - math.pi, values["home"] + math.pi
+            else:
+                lower, upper = (
+                    float(limit[axis.idx_q])
+                    for limit in (self._model.lowerPositionLimit, self._model.upperPositionLimit)
+                )
             joint = Joint(
                 name=name,
-                lower=float(self._model.lowerPositionLimit[axis.idx_q]),
-                upper=float(self._model.upperPositionLimit[axis.idx_q]),
+                lower=lower,
+                upper=upper,
+                continuous=axis.nq == 2,
                 **{key: float(value) for key, value in values.items()},
             )
+            if joint.continuous and joint.half_range > math.pi:
+                raise RobotError(
+                    f"{self._source}: {where}half_range is {joint.half_range:.4f} rad: a continuous joint has a whole"
+                    " turn, so that at most pi is possible"
+                )
             low, high = joint.home - joint.half_range, joint.home + joint.half_range
             if low < joint.lower or high > joint.upper:
                 raise RobotError(
@@ -272,6 +323,19 @@ class Robot:
                 )
             joints.append(joint)
         return tuple(joints)
+
+
+def _parents(model: Any) -> dict[str, str]:
+    """Name of each link's parent link, of a model whose joints are not locked: locking loses what they hang on."""
+    body = pinocchio.FrameType.BODY
+    parents = {}
+    for index, frame in enumerate(model.frames):
+        above = frame.parentFrame
+        while above and model.frames[above].type != body:
+            above = model.frames[above].parentFrame
+        if frame.type == body and index != above and above:
+            parents[frame.name] = model.frames[above].name
+    return parents
 
 
 def load_robot(name_or_path: str | Path) -> Robot:

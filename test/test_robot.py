@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +46,7 @@ PRESET = {
         "shoulder": {"home": 0.0, "half_range": 1.2, "max_acceleration": 5.0, "max_velocity": 1.5},
     },
 }
+WHEEL = {"home": 2.0, "half_range": math.pi, "max_acceleration": 10.0}
 
 
 @pytest.fixture(scope="module")
@@ -165,7 +167,7 @@ def test_arrays_that_do_not_fit_and_unknown_links_are_refused(arm6):
         (lambda p: p.update(urdf="three.urdf"), "URDF .*three.urdf does not exist"),
         (lambda p: p.update(tip_link="foot"), "no link 'foot'"),
         (lambda p: p.update(base_link="lower"), "base_link 'lower' is moved by a joint"),
-        (lambda p: p["joints"].update(wheel=p["joints"]["elbow"]), "joint 'wheel' is continuous"),
+        (lambda p: p["joints"].update(wheel={**WHEEL, "half_range": 3.2}), "'wheel': half_range is 3.2.*at most pi"),
     ],
 )
 def test_a_malformed_preset_is_refused_with_what_and_where(tmp_path, change, message):
@@ -173,6 +175,46 @@ def test_a_malformed_preset_is_refused_with_what_and_where(tmp_path, change, mes
         make(tmp_path, change)
     assert str(tmp_path) in str(caught.value) or "robot 'two'" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def with_wheel(preset: dict) -> None:
+    """The preset with the wheel as its second joint."""
+    preset["joints"] = {"elbow": preset["joints"]["elbow"], "wheel": WHEEL, "shoulder": preset["joints"]["shoulder"]}
+
+
+def test_a_continuous_joint_has_a_whole_turn_about_home(tmp_path):
+    robot = make(tmp_path, with_wheel)
+    assert robot.continuous.tolist() == [False, True, False]
+    assert [joint.continuous for joint in robot.joints] == [False, True, False]
+    np.testing.assert_allclose(robot.lower, [-2.0, 2.0 - math.pi, -1.5])
+    np.testing.assert_allclose(robot.upper, [2.0, 2.0 + math.pi, 1.5])
+    assert robot.max_velocity.tolist() == [3.0, 3.0, 1.5]
+
+
+@pytest.mark.parametrize("link", ["hand", "lower"])
+def test_a_continuous_joint_moves_as_a_revolute_one_does(tmp_path, link):
+    """Its twin has limits; the joints before and after it in preset and URDF keep their places."""
+    robot = make(tmp_path, with_wheel)
+    (tmp_path / "twin").mkdir()
+    limits = '<limit lower="-9" upper="9" velocity="3" effort="1"/>'
+    revolute = TWO_LINK.replace("continuous", "revolute").replace('<limit velocity="3" effort="1"/>', limits)
+    twin = make(tmp_path / "twin", with_wheel, revolute)
+    assert not twin.continuous.any()
+    q = np.random.default_rng(4).uniform(-1.4, 1.4, (20, 3)) * [1.0, 4.0, 1.0]
+    for mine, right in zip(robot.fk(q, link), twin.fk(q, link), strict=True):
+        np.testing.assert_allclose(mine, right, atol=1e-9)
+    np.testing.assert_allclose(robot.jacobian(q[0], link), twin.jacobian(q[0], link), atol=1e-9)
+    check_jacobian(robot, link)
+    for mine, right in zip(robot.chain(), twin.chain(), strict=True):
+        np.testing.assert_allclose(mine, right, atol=1e-9)
+    turned = q + np.array([0.0, 2.0 * math.pi, 0.0])
+    np.testing.assert_allclose(robot.fk(turned, link)[0], robot.fk(q, link)[0], atol=1e-9)
+
+
+@pytest.mark.parametrize("kind", ["floating", "planar"])
+def test_a_joint_of_several_axes_is_refused(tmp_path, kind):
+    with pytest.raises(RobotError, match=r"joint 'wheel' has several axes.*make it revolute, continuous or prismatic"):
+        make(tmp_path, with_wheel, TWO_LINK.replace("continuous", kind))
 
 
 def test_files_that_are_not_what_they_should_be(tmp_path):
