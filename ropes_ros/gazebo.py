@@ -38,6 +38,9 @@ POSITION_GAIN = 0.5
 """Share of a joint's position error that is made good within one update: it lags by 1 / (gain * rate) = 4 ms."""
 CLIP = (0.02, 20.0)
 """Distances in m between which the camera sees."""
+NOISE = 0.005
+"""Standard deviation of the pixels' noise, of 1: about one of 255 levels. A camera without any, before an arm at rest,
+gives the same picture again and again, as one does that is stuck."""
 
 
 @dataclass(frozen=True)
@@ -201,6 +204,9 @@ def _add_camera(root: Element, fovy: float, camera: Camera) -> None:
         ("camera/image/format", "R8G8B8"),
         ("camera/clip/near", CLIP[0]),
         ("camera/clip/far", CLIP[1]),
+        ("camera/noise/type", "gaussian"),
+        ("camera/noise/mean", 0.0),
+        ("camera/noise/stddev", NOISE),
     ):
         _add(sensor, path, value)
 

@@ -6,7 +6,7 @@ import importlib
 import sys
 
 from ropes_ros.errors import RopesError
-from ropes_ros.processes import has_ros
+from ropes_ros.processes import end_on_signals, has_ros
 
 
 def sim_arm() -> int:
@@ -31,6 +31,7 @@ def estimator() -> int:
 
 def _run(node: str) -> int:
     module = f"ropes_ros.nodes.{node}"
+    end_on_signals()
     try:
         if has_ros():
             return int(importlib.import_module(module).main() or 0)

@@ -9,6 +9,9 @@ import numpy.typing as npt
 
 Array = npt.NDArray[np.float64]
 
+SLOPE_NS = 10_000_000
+"""Time over which a velocity is taken from positions."""
+
 
 class TrajectoryBuffer:
     """Commanded joint positions over time.
@@ -20,10 +23,11 @@ class TrajectoryBuffer:
         start: Position (J,) in rad held until the first command.
         lower: Lower limits (J,) in rad.
         upper: Upper limits (J,) in rad.
+        kept_ns: How far back from the newest message's time it can be sampled, in ns.
     """
 
-    def __init__(self, start: Array, lower: Array, upper: Array) -> None:
-        self._start, self._lower, self._upper = start, lower, upper
+    def __init__(self, start: Array, lower: Array, upper: Array, kept_ns: int = 0) -> None:
+        self._start, self._lower, self._upper, self._kept_ns = start, lower, upper, kept_ns
         self._times: list[int] = []
         self._positions: list[Array] = []
         self._velocities: list[Array | None] = []
@@ -53,7 +57,7 @@ class TrajectoryBuffer:
             self._append(now_ns, present, None)
         for i, time in enumerate(times_ns):
             self._append(time, positions[i], None if velocities is None else velocities[i])
-        self._forget(now_ns)
+        self._forget(now_ns - self._kept_ns)
 
     def hold(self, position: Array, now_ns: int) -> None:
         """Command a position (J,) in rad from now on, at once."""
@@ -69,6 +73,14 @@ class TrajectoryBuffer:
         else:
             command = self._between(after, time_ns)
         return np.clip(command, self._lower, self._upper)
+
+    def velocity(self, time_ns: int) -> Array | None:
+        """The commanded velocity (J,) in rad/s at a time in ns; None where nothing is known to be commanded then."""
+        before, after = self.sample(time_ns - SLOPE_NS // 2), self.sample(time_ns + SLOPE_NS // 2)
+        if not self._times or time_ns < self._times[0] or not np.isfinite(before).all():
+            return None
+        slope: Array = (after - before) / (SLOPE_NS * 1e-9)
+        return slope
 
     def _between(self, after: int, time_ns: int) -> Array:
         p0, p1 = self._positions[after - 1], self._positions[after]

@@ -131,7 +131,7 @@ def prepared(node: str, tmp_path: Path, tiny_model: Path) -> list[str]:
     from ropes_ros.robot import load_robot
 
     if node == "estimator":
-        return [f"model:={tiny_model}", "publish_tf:=true"]
+        return [f"model:={tiny_model}", "publish_tf:=true", "command_topic:=joint_command"]
     if node == "sim_arm":
         return ["publish_clock:=true", "camera_width:=32", "camera_height:=32"]
     schedule = tmp_path / "schedule.yaml"

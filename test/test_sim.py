@@ -57,6 +57,21 @@ def test_the_whole_box_keeps_clear_of_itself_and_of_the_table(robot):
         assert arm._data.ncon == 0, f"u = {u}"
 
 
+def test_a_continuous_joint_turns_past_where_a_revolute_one_stops(robot, tmp_path):
+    urdf = robot.urdf_path.read_text()
+    before, found, after = urdf.partition('<joint name="joint6" type="revolute">')
+    assert found
+    (tmp_path / "arm6.urdf").write_text(before + found.replace("revolute", "continuous") + after)
+    preset = {**robot.preset, "urdf": "arm6.urdf"}
+    turning = Robot(preset, tmp_path / "robot.yaml")
+    assert turning.continuous.tolist() == [False] * 5 + [True]
+    arm = SimArm(turning, render=False)
+    goal = turning.home + np.array([0.0, 0.0, 0.0, 0.0, 0.0, 3.1])
+    assert goal[5] > robot.upper[5]
+    arm.step_to(3.0, lambda t: turning.home + min(t / 2.0, 1.0) * (goal - turning.home))
+    np.testing.assert_allclose(arm.positions(), goal, atol=0.01)
+
+
 def test_beyond_the_box_the_arm_does_touch(robot):
     # So that the test above can fail: bent all the way down, the arm meets the table.
     arm = SimArm(robot, render=False)

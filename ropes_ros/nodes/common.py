@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping
@@ -16,6 +17,7 @@ from builtin_interfaces.msg import Time as TimeMsg
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 from diagnostic_updater import DiagnosticStatusWrapper, Updater
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.exceptions import NameValidationException, ParameterException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
@@ -23,6 +25,7 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from rclpy.qos import QoSDurabilityPolicy, QoSProfile, QoSReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.signals import SignalHandlerOptions
+from rclpy.task import Future
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64MultiArray
 from std_srvs.srv import Trigger
@@ -294,24 +297,42 @@ class Reporter:
         return status
 
 
-def offer(node: LifecycleNode, name: str, action: Callable[[], str]) -> None:
+def offer(node: LifecycleNode, name: str, action: Callable[[], str], *, background: bool = False) -> None:
     """Offer a std_srvs/Trigger service.
 
     Args:
         node: The node that offers it.
         name: The service's name.
-        action: Does what is asked for and says in one line what was done; a RopesError is the answer's message, with
-            success false.
+        action: Does what is asked for and says in one line what was done; what it raises is the answer's message, with
+            success false, and the node goes on.
+        background: Whether the action takes long: it runs in a thread of its own, one at a time, while the node's other
+            callbacks go on. rclpy looks for its end each time its executor wakes, under `run` every `WAKE_S` at the
+            latest: that costs next to nothing, and the answer may come so much later.
     """
+    turn = threading.Lock()
+
+    def attempt() -> tuple[bool, str]:
+        try:
+            with turn:
+                return True, action()
+        except RopesError as error:
+            node.get_logger().error(f"{name}: {error}")
+            return False, str(error)
+        except Exception as error:
+            node.get_logger().error(f"{name} failed:\n{traceback.format_exc().rstrip()}")
+            return False, f"{type(error).__name__}: {' '.join(str(error).split())}; see the node's log"
 
     def answer(_: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        try:
-            response.message = action()
-            response.success = True
-        except RopesError as error:
-            response.message = str(error)
-            response.success = False
-            node.get_logger().error(f"{name}: {error}")
+        response.success, response.message = attempt()
         return response
 
-    node.create_service(Trigger, name, answer)
+    async def answer_later(_: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        attempted = Future(executor=node.executor)
+        threading.Thread(target=lambda: attempted.set_result(attempt()), name=name, daemon=True).start()
+        response.success, response.message = await attempted
+        return response
+
+    if background:  # a group of its own, since the default one's other callbacks wait for a coroutine too
+        node.create_service(Trigger, name, answer_later, callback_group=MutuallyExclusiveCallbackGroup())
+    else:
+        node.create_service(Trigger, name, answer)

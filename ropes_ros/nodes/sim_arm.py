@@ -125,6 +125,7 @@ class SimArmNode(LifecycleNode):
             seed=int(self.get_parameter("seed").value),
         )
         self._buffer = TrajectoryBuffer(self._robot.home, self._robot.lower, self._robot.upper)
+        self._noise = np.random.default_rng(int(self.get_parameter("seed").value))
         self._camera_frame = self._text("camera_frame")
         self._camera_info = self._make_camera_info(self._arm)
         image_rate = float(self.get_parameter("camera_rate").value)
@@ -298,6 +299,8 @@ class SimArmNode(LifecycleNode):
             )
 
     def _image(self, pixels: NDArray[np.uint8], stamp: object) -> Image:
+        """An image message; noise in its top row makes any two pictures differ, as they do from a real sensor."""
+        pixels[0] ^= self._noise.integers(0, 2, pixels[0].shape, dtype=np.uint8)
         message = Image()
         message.header.stamp = stamp
         message.header.frame_id = self._camera_frame

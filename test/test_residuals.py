@@ -1,0 +1,72 @@
+"""Estimates beside the robot's own encoders."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from ropes_ros.residuals import Residuals
+from ropes_ros.robot import load_robot
+from ropes_ros.units import NANOSECONDS
+
+ROBOT = load_robot("arm6")
+STD = np.full(6, 0.02)
+TICK_NS = NANOSECONDS // 100
+
+
+def ramp(residuals: Residuals, begin_ns: int, seconds: float) -> None:
+    """Measurements at 100 Hz of joints that all move by 1 rad/s from 0 on."""
+    for tick in range(round(seconds * 100)):
+        residuals.add(begin_ns + tick * TICK_NS, ROBOT.joint_names, [tick / 100.0] * 6)
+
+
+def test_measurements_are_taken_at_the_frames_time() -> None:
+    residuals = Residuals(ROBOT)
+    ramp(residuals, NANOSECONDS, 1.0)
+    found = residuals.of(NANOSECONDS + 305 * NANOSECONDS // 1000, np.full(6, 0.5), STD)
+    assert found is not None
+    np.testing.assert_allclose(found.measured, 0.305, atol=1e-9)
+    np.testing.assert_allclose(found.now, 0.195, atol=1e-9)
+    np.testing.assert_allclose(found.ratio, 0.195 / 0.02, atol=1e-6)
+
+
+def test_nothing_is_said_far_from_any_measurement() -> None:
+    residuals = Residuals(ROBOT)
+    assert residuals.of(NANOSECONDS, np.zeros(6), STD) is None
+    ramp(residuals, NANOSECONDS, 1.0)
+    assert residuals.of(NANOSECONDS * 5 // 2, np.zeros(6), STD) is None
+    near = residuals.of(2 * NANOSECONDS + 5 * TICK_NS, np.zeros(6), STD)
+    assert near is not None and near.measured[0] == pytest.approx(0.99)
+
+
+def test_the_mean_tells_what_lasts_from_what_passes() -> None:
+    residuals = Residuals(ROBOT)
+    rng = np.random.default_rng(0)
+    for frame in range(300):
+        stamp_ns = NANOSECONDS + frame * NANOSECONDS // 30
+        residuals.add(stamp_ns, ROBOT.joint_names, [0.0] * 6)
+        estimate = 0.1 * rng.standard_normal(6)
+        estimate[2] += 0.3
+        found = residuals.of(stamp_ns, estimate, STD)
+    assert found is not None
+    assert found.mean[2] == pytest.approx(0.3, abs=0.06)
+    assert (np.abs(np.delete(found.mean, 2)) < 0.06).all()
+
+
+def test_joints_that_are_missing_or_not_finite_are_not_compared() -> None:
+    residuals = Residuals(ROBOT)
+    residuals.add(NANOSECONDS, ("joint2", "gripper", "joint3"), (0.4, 1.0, float("nan")))
+    found = residuals.of(NANOSECONDS, np.full(6, 0.5), STD)
+    assert found is not None
+    np.testing.assert_array_equal(np.isnan(found.now), [True, False, True, True, True, True])
+    assert found.now[1] == pytest.approx(0.1)
+
+
+def test_memory_is_bounded_and_time_may_jump_back() -> None:
+    residuals = Residuals(ROBOT)
+    ramp(residuals, 100 * NANOSECONDS, 20.0)
+    assert len(residuals._measured[0]) < 500
+    residuals.add(110 * NANOSECONDS, ROBOT.joint_names, [7.0] * 6)
+    assert len(residuals._measured[0]) == 1, "the time after is forgotten"
+    found = residuals.of(110 * NANOSECONDS, np.zeros(6), STD)
+    assert found is not None and found.measured[0] == 7.0
