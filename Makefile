@@ -3,6 +3,8 @@
 # make verify-accuracy   evaluate the committed models against their targets; TRAIN=1 trains them anew first, for hours;
 #             fails where a target is missed, or not measured
 # make verify-ros  the conformance suite on the rclpy that is there, real or standalone, and the documentation checks
+# make verify-estimator  the estimator's latency, cost, filter and behaviour under faults against their targets, in some
+#             ten minutes; let nothing else run meanwhile
 # make clean  remove what these two made, .venv included
 #
 # PYTHON=python3.12 picks the interpreter that .venv is made with; TESTS=test/test_cli.py picks tests.
@@ -16,7 +18,7 @@ MORE := bench,log,test
 DECLARED := setup.py setup.cfg pyproject.toml constraints.txt
 LIBRARIES := libegl1 libgl1 libgl1-mesa-dri
 
-.PHONY: demo test verify-accuracy verify-ros clean libraries
+.PHONY: demo test verify-accuracy verify-ros verify-estimator clean libraries
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed libraries
@@ -32,6 +34,9 @@ verify-accuracy: $(VENV)/.installed-test libraries
 
 verify-ros: $(VENV)/.installed-test libraries
 	$(BIN)/python test/verify_ros.py
+
+verify-estimator: $(VENV)/.installed-test libraries
+	$(BIN)/python test/verify_estimator.py
 
 clean:
 	rm -rf $(VENV) build install log out dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

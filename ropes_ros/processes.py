@@ -30,21 +30,40 @@ def node_command(
     parameters: Mapping[str, object] | None = None,
     remappings: Mapping[str, str] | None = None,
 ) -> list[str]:
-    """The command line that runs a node of this package until it is active and on, under either runtime.
+    """The command line that runs a lifecycle node of this package until it is active and on, under either runtime.
 
     Args:
-        node: Module below `ropes_ros.nodes`, for example `estimator`.
+        node: Module below `ropes_ros.nodes`, for example `estimator`, or the whole dotted name of another one.
         parameters: ROS parameters by name; numbers, strings, booleans or lists of them.
         remappings: Topic names by the names that the node uses.
     """
     runner = "ropes_ros.nodes.autostart" if has_ros() else "ropes_ros.standalone"
-    command = [sys.executable, "-m", runner, f"ropes_ros.nodes.{node}"]
+    module = node if "." in node else f"ropes_ros.nodes.{node}"
+    return [sys.executable, "-m", runner, module, *_ros_arguments(parameters or {}, remappings or {})]
+
+
+def program_command(module: str, parameters: Mapping[str, object]) -> list[str]:
+    """The command line that runs a module's main(), which uses rclpy, under either runtime."""
+    return [sys.executable, "-m", "ropes_ros.standalone", module, *_ros_arguments(parameters, {})]
+
+
+def _ros_arguments(parameters: Mapping[str, object], remappings: Mapping[str, str]) -> list[str]:
     arguments: list[str] = []
-    for name, value in (parameters or {}).items():
+    for name, value in parameters.items():
         arguments += ["-p", f"{name}:={json.dumps(value)}"]
-    for name, target in (remappings or {}).items():
+    for name, target in remappings.items():
         arguments += ["-r", f"{name}:={target}"]
-    return [*command, "--ros-args", *arguments] if arguments else command
+    return ["--ros-args", *arguments] if arguments else []
+
+
+def end_on_signals() -> None:
+    """Let SIGINT and SIGTERM end this process at once with status 0, until something else takes them over.
+
+    For a node's process up to rclpy.init: there is nothing to take down yet, and an exception raised within an import
+    can get lost. Call it from the main thread.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: os._exit(0))
 
 
 class Processes:

@@ -1,0 +1,82 @@
+"""Measure the estimator against its targets, and write out/verify/estimator.json: `make verify-estimator`.
+
+Exit status 1 where a target is missed, or not measured.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from outcomes import Outcomes
+
+from ropes_ros.bench.cells import write_json
+from ropes_ros.bench.estimator.runs import Settings, measure
+from ropes_ros.bench.estimator.targets import finite, judge, key_figures
+from ropes_ros.bench.tracking import filter_figures
+from ropes_ros.errors import RopesError
+
+HERE = Path(__file__).parent
+OUT = HERE.parent / "out"
+RESULT = OUT / "verify" / "estimator.json"
+FAULTS, FUZZ = "test_estimator_faults", "test_fuzz_images"
+_FAULT = re.compile(r"::test_fault_(\w+)")
+"""How a test of one fault is named."""
+
+
+def faults() -> dict[str, Any]:
+    """Faults that are tested, and those of them whose tests all pass."""
+    results = _run(FAULTS)
+    passed: dict[str, bool] = {}
+    for test, outcome in results.outcomes.items():
+        if found := _FAULT.search(test):
+            passed[found[1]] = passed.get(found[1], True) and outcome == "passed"
+    return {
+        "faults_tested": len(passed),
+        "faults_passed": sum(passed.values()),
+        "faults": passed,
+    }
+
+
+def fuzz() -> dict[str, Any]:
+    """Random messages that the estimator took, None unless all tests of them pass."""
+    results = _run(FUZZ)
+    whole = 0 < len(results.outcomes) == results.count("passed")
+    return {"fuzz_messages": int(importlib.import_module(FUZZ).MESSAGES) if whole else None}
+
+
+def _run(module: str) -> Outcomes:
+    results = Outcomes()
+    pytest.main(["-q", "-p", "no:cacheprovider", str(HERE / f"{module}.py")], plugins=[results])
+    return results
+
+
+def main() -> int:
+    """Exit status 0 where all targets are measured and reached."""
+    tracked = {name: finite(value) for name, value in filter_figures().items()}
+    try:
+        bench = measure(Settings(), OUT / "bench-estimator", on_step=print)
+    except RopesError as error:
+        print(f"error: {error}")
+        bench = None
+    figures: dict[str, Any] = {**(key_figures(bench) if bench else {}), **tracked, **faults(), **fuzz()}
+    judged = judge(figures)
+    figures = {**dict.fromkeys(entry.name for entry in judged), **figures}
+    write_json(RESULT, {**figures, "targets": [entry.plain() for entry in judged], "bench": bench})
+    for entry in judged:
+        verdict = {True: "pass", False: "MISS", None: "not measured"}[entry.reached]
+        print(f"{entry.name:22} {_text(entry.measured):>12} {entry.sign} {_text(entry.bound):<10} {verdict}")
+    print(f"written: {RESULT}")
+    return 0 if all(entry.reached for entry in judged) else 1
+
+
+def _text(value: float | bool | None) -> str:
+    return "" if value is None else str(value) if isinstance(value, bool) else f"{value:.4g}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
