@@ -142,7 +142,7 @@ class Sought(NamedTuple):
 def sought(count: int = 400, frame: int = 14) -> Sought:
     """Find the camera on `count` rendered poses whose angles are known up to `GUESS_ERROR`."""
     from ropes_ros.framing import swept_region
-    from ropes_ros.overlay import PinholeCamera
+    from ropes_ros.overlay import Camera
     from ropes_ros.sim.arm import SimArm
     from ropes_ros.sim.canonical import CAMERA_SIZE, fresh_poses
 
@@ -173,7 +173,7 @@ def sought(count: int = 400, frame: int = 14) -> Sought:
         found = camera(joints).numpy()
         links = camera(_links(joints[frame : frame + 1]))[0].numpy()
     arm = SimArm(robot, render=False)
-    true = PinholeCamera.from_pose(arm.intrinsics(), *arm.camera_pose())
+    true = Camera.from_pose(arm.intrinsics(), *arm.camera_pose())
     seen = np.stack([true.project(pose) for pose in joints.double().numpy()]) - [region.left, region.top]
     error = np.linalg.norm(found - seen, axis=2).mean(axis=0)
     return Sought(cut[frame], silhouettes[frame], maps[1][frame, 0].numpy(), links, turns, values, error)

@@ -24,6 +24,8 @@ from ropes_ros.tracking_report import TrackingReport, tracking_report
 from ropes_ros.truth import load_truth
 
 BATCH = 32
+NOVELTY_LIMIT = 1.5
+"""Novelty above which the estimator, unless told otherwise, publishes nothing."""
 
 
 @dataclass(frozen=True)

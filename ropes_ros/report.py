@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ropes_ros.errors import RuntimeSetupError
 from ropes_ros.evaluation import Evaluation
-from ropes_ros.overlay import PinholeCamera, draw_arm
+from ropes_ros.overlay import Camera, draw_arm
 from ropes_ros.regimes import Schedule
 from ropes_ros.robot import Robot
 
@@ -54,7 +54,7 @@ def write_report(
     commanded: NDArray[np.float64],
     labels: NDArray[np.int16],
     samples: Sequence[tuple[NDArray[np.uint8], NDArray[np.float64]]],
-    camera: PinholeCamera,
+    camera: Camera,
 ) -> None:
     """Write the report as one self-contained HTML file, and the frames with the arm drawn over them as `frames.png`.
 
@@ -326,7 +326,7 @@ def _occupancy(
 
 
 def _sample_sheet(
-    robot: Robot, samples: Sequence[tuple[NDArray[np.uint8], NDArray[np.float64]]], camera: PinholeCamera
+    robot: Robot, samples: Sequence[tuple[NDArray[np.uint8], NDArray[np.float64]]], camera: Camera
 ) -> Figure:
     figure, axes = _grid(len(samples), 3.6, 2.7)
     for axis, (image, position) in zip(axes, samples, strict=False):

@@ -28,7 +28,7 @@ from ropes_ros.robot import load_robot
 
 COMMANDS = (
     "schedule", "sim", "record", "estimate", "train", "export", "compare", "evaluate", "recover", "info", "doctor",
-    "demo",
+    "demo", "top",
 )
 
 

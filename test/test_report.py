@@ -13,7 +13,7 @@ import pytest
 pytest.importorskip("matplotlib")
 
 from ropes_ros.evaluation import Estimates, _evaluation
-from ropes_ros.overlay import PinholeCamera
+from ropes_ros.overlay import Camera
 from ropes_ros.regimes import make_schedule
 from ropes_ros.report import TrainingCurve, _training, main_rows, write_report
 from ropes_ros.robot import load_robot
@@ -69,7 +69,7 @@ def page(folder: Path, **changes: Any) -> str:
         commanded=rng.uniform(-1.0, 1.0, (50, 6)),
         labels=rng.integers(-1, 8, (50, 6)).astype(np.int16),
         samples=[(np.zeros((48, 64, 3), np.uint8), truth[0])],
-        camera=PinholeCamera(np.diag([64.0, 64.0, 1.0]), np.array([2.0, 0.0, 0.5]), np.eye(3)),
+        camera=Camera(np.diag([64.0, 64.0, 1.0]), np.array([2.0, 0.0, 0.5]), np.eye(3)),
     )
     return (folder / "report.html").read_text()
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from ropes_ros import __version__
-from ropes_ros.cli import bag, bench, compare, doctor, evaluate, learn, live, schedule
+from ropes_ros.cli import bag, bench, compare, doctor, evaluate, learn, live, schedule, top
 from ropes_ros.cli.output import printable
 from ropes_ros.errors import RopesError
 
@@ -51,6 +51,7 @@ app.add_typer(schedule.app, name="schedule", rich_help_panel="On the robot")
 app.command(rich_help_panel="On the robot")(live.sim)
 app.command(rich_help_panel="On the robot")(live.record)
 app.command(rich_help_panel="On the robot")(live.estimate)
+app.command(rich_help_panel="On the robot")(top.top)
 app.command(rich_help_panel="Learning")(learn.train)
 app.command(rich_help_panel="Learning")(learn.export)
 app.command(rich_help_panel="Learning")(evaluate.evaluate)

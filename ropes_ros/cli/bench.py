@@ -1,13 +1,13 @@
-"""`ropes bench`: the table of methods, bounds and baselines, and the check of the committed models."""
+"""`ropes bench`: the table of methods, bounds and baselines, the committed models, and the running estimator."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ropes_ros.cli.output import Json, console, in_words, print_json, print_table
+from ropes_ros.cli.output import Json, console, in_words, print_facts, print_json, print_table
 from ropes_ros.errors import RopesError
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    help="Measure: every method in one table, or the committed models against their targets.",
+    help="Measure: every method in one table, the committed models against their targets, or the running estimator.",
 )
 
 Jobs = Annotated[int, typer.Option(min=1, help="Processes at a time, of one thread each.")]
@@ -118,6 +118,75 @@ def verify(
         console.print(f"{missed} targets missed; written: {out / 'accuracy.json'}", soft_wrap=True)
     if missed or (open_rows and not partial):
         raise typer.Exit(1)
+
+
+@app.command()
+def estimator(
+    quick: Annotated[bool, typer.Option("--quick", help="A check that all runs, in some two minutes.")] = False,
+    seconds: Annotated[float | None, typer.Option(min=2.0, help="Length of each run, 20 or 4 when not given.")] = None,
+    soak: Annotated[
+        float, typer.Option(min=0.0, metavar="MINUTES", help="Also run so long at 60 frames a second.")
+    ] = 0.0,
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Folder for estimator.json, logs, models and pictures.")
+    ] = Path("out/bench-estimator"),
+    as_json: Json = False,
+) -> None:
+    """Latency and cost of the estimator node, beside a bare inference and a plain node; let nothing else run."""
+    from dataclasses import replace
+
+    from ropes_ros.bench.estimator.runs import QUICK, Settings, measure
+
+    settings = replace(QUICK if quick else Settings(), soak_minutes=soak)
+    if seconds is not None:
+        settings = replace(settings, seconds=seconds)
+    result = measure(settings, out, on_step=(lambda text: None) if as_json else console.print)
+    if as_json:
+        print_json(result)
+        return
+    _print_estimator(result)
+    console.print(f"written: {out / 'estimator.json'}", soft_wrap=True)
+
+
+def _print_estimator(result: dict[str, Any]) -> None:
+    """The tables of `ropes bench estimator`."""
+    times = ("p50_ms", "p99_ms", "p99.9_ms", "max_ms")
+    more = ("cpu_ms_per_frame", "rss_mb", "lost")
+    heads = ["p50", "p99", "p99.9", "max", "CPU ms/frame", "RSS MB", "lost"]
+    width, height = result["settings"]["size"]
+    print_table(
+        ["ms", *heads],
+        [[name, *(_figure(row.get(key)) for key in (*times, *more))] for name, row in result["latency"].items()],
+        f"{width}x{height} at {result['settings']['rate']:g} Hz, median of {result['settings']['rounds']} rounds",
+    )
+    print_table(
+        ["camera", *(f"{name} {head}" for name in ("ours", "floor") for head in heads[:3]), "CPU ms"],
+        [
+            [
+                "{}x{}".format(*row["size"]),
+                *(_figure(row[name][key]) for name in ("estimator", "floor") for key in times[:3]),
+                _figure(row["estimator"]["cpu_ms_per_frame"]),
+            ]
+            for row in result["sizes"]
+        ],
+        "Camera sizes, ms; CPU of the estimator for each frame",
+    )
+    batch = ("provider", "precision", "batch", "session_ms_per_image", "encoder_ms_per_image")
+    print_table(
+        ["provider", "precision", "images", "bare session, ms/image", "Encoder.run, ms/image"],
+        [[_figure(row[key]).removesuffix("ExecutionProvider") for key in batch] for row in result["batches"]],
+        "Many images at once",
+    )
+    print_facts({f"overload: {name}": _figure(value) for name, value in result["overload"].items()})
+    for name, value in result.get("soak", {}).items():
+        if name != "rss_mb_over_s":
+            print_facts({f"soak: {name}": _figure(value)})
+
+
+def _figure(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {part}" for name, part in value.items())
+    return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _say(event: Event) -> None:

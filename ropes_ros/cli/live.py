@@ -26,7 +26,10 @@ from ropes_ros.errors import BagError, ModelError, RopesError, ScheduleError
 from ropes_ros.processes import Processes, has_ros, node_command
 
 if TYPE_CHECKING:
+    from ropes_ros.encoder import Encoder
     from ropes_ros.evaluation import Estimates
+    from ropes_ros.robot import Robot
+    from ropes_ros.video import Filmed
 
 SIM_TIME = typer.Option("--sim-time", help="Take the time from /clock (a simulation publishes it).")
 
@@ -129,6 +132,10 @@ def estimate(
     csv_path: Annotated[
         Path | None, typer.Option("--csv", help="Over a bag: write one row a frame to this file, - for stdout.")
     ] = None,
+    video: Annotated[
+        Path | None,
+        typer.Option(help="Over a bag: write its images with the estimates drawn on them to this .mp4 or .avi file."),
+    ] = None,
     require_gpu: Annotated[bool, typer.Option("--require-gpu", help="Refuse to run without a GPU.")] = False,
     topic: TopicsOption = None,
     publish_tf: Annotated[bool, typer.Option("--tf", help="Live: publish the estimated tip on /tf.")] = False,
@@ -143,11 +150,11 @@ def estimate(
     if not model.exists():
         raise ModelError(f"{model} does not exist; name a model's folder, or make one with `ropes export`")
     if Path(source).exists():
-        _estimate_bag(Path(source), model, robot, csv_path, require_gpu, topics_by_role(topic), as_json)
+        _estimate_bag(Path(source), model, robot, csv_path, video, require_gpu, topics_by_role(topic), as_json)
         return
     if source.endswith((".mcap", ".db3")) or source.startswith((".", "~")):
         raise BagError(f"{source} does not exist; name a bag, or a camera topic such as camera/image_raw")
-    given = {"--csv": csv_path is not None, "--json": as_json, "--topic": bool(topic)}
+    given = {"--csv": csv_path is not None, "--video": video is not None, "--json": as_json, "--topic": bool(topic)}
     for_bags = [name for name, there in given.items() if there]
     if for_bags:
         raise BagError(
@@ -186,6 +193,7 @@ def _estimate_bag(
     model: Path,
     robot: str,
     csv_path: Path | None,
+    video: Path | None,
     require_gpu: bool,
     topics: Mapping[str, str],
     as_json: bool,
@@ -194,8 +202,14 @@ def _estimate_bag(
     from ropes_ros.evaluation import estimate_bag
     from ropes_ros.robot import load_robot
 
-    encoder = load_encoder(model, robot=load_robot(robot).name, require_gpu=require_gpu)
-    estimates = estimate_bag(encoder, bag_path, topics=topics)
+    arm = load_robot(robot)
+    encoder = load_encoder(model, robot=arm.name, require_gpu=require_gpu)
+    filmed = None
+    if video is None:
+        estimates = estimate_bag(encoder, bag_path, topics=topics)
+    else:
+        filmed = _film(encoder, arm, bag_path, video, topics, as_json or str(csv_path) == "-")
+        estimates = filmed.estimates
     if csv_path is not None:
         _write_csv(estimates, encoder.info.joint_names, csv_path)
         if str(csv_path) == "-":
@@ -204,8 +218,16 @@ def _estimate_bag(
     if as_json:
         print_json({**content, "execution_providers": encoder.providers})
         return
+    shown = {}
+    if filmed is not None:
+        left_out = f", {filmed.out_of_order} images out of order left out" if filmed.out_of_order else ""
+        shown = {
+            "video": f"{video}, {filmed.rate:.1f} frames/s{left_out}",
+            "arm": f"not drawn into the picture: {filmed.arm}" if filmed.arm else "drawn at the filtered estimate",
+        }
     print_facts(
         {
+            **shown,
             "frames": content["frames"],
             "span": in_words(content["span_s"]),
             "novel frames": f"{content['novel_share']:.1%} (novelty above 1; 1 % is usual)",
@@ -219,6 +241,25 @@ def _estimate_bag(
             for joint in content["joints"]
         ],
     )
+
+
+def _film(
+    encoder: Encoder, robot: Robot, bag_path: Path, video: Path, topics: Mapping[str, str], quiet: bool
+) -> Filmed:
+    from rich.progress import Progress
+
+    from ropes_ros.video import film
+
+    with Progress(console=console, disable=quiet, transient=True) as progress:
+        bar = progress.add_task("filming", total=None)
+        return film(
+            encoder,
+            robot,
+            bag_path,
+            video,
+            topics=topics,
+            progress=lambda done, total: progress.update(bar, completed=done, total=total),
+        )
 
 
 def _summary(estimates: Estimates, joint_names: tuple[str, ...]) -> dict[str, Any]:
