@@ -156,6 +156,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     modules = {
         "diagnostic_updater": {"DiagnosticStatusWrapper": status_wrapper(), "Updater": Updater},
         "rclpy": {"init": init, "ok": lambda: world.ok, "try_shutdown": lambda: None},
+        "rclpy.callback_groups": {"MutuallyExclusiveCallbackGroup": SimpleNamespace},
         "rclpy.clock": {"Clock": SimpleNamespace, "ClockType": SimpleNamespace(STEADY_TIME=2)},
         "rclpy.duration": {"Duration": SimpleNamespace},
         "rclpy.exceptions": {
@@ -172,6 +173,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
             "LifecycleState": object,
             "TransitionCallbackReturn": result,
         },
+        "rclpy.task": {"Future": SimpleNamespace},
         "rclpy.qos": {
             "QoSProfile": SimpleNamespace,
             "QoSReliabilityPolicy": SimpleNamespace(RELIABLE="reliable"),

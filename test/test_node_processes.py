@@ -129,6 +129,27 @@ def test_a_recording_without_an_image_fails_with_one_line_and_a_whole_bag(
         assert bag.header is not None and bag.header.state == "complete"
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_a_node_is_still_importing_ends_it_without_a_word(
+    domain: None, tmp_path: Path, number: int
+) -> None:
+    script = (
+        "import os, sys, time\n"
+        "from importlib.abc import MetaPathFinder\n"
+        "class Interrupt(MetaPathFinder):\n"
+        "    def find_spec(self, name, path, target=None):\n"
+        "        if name == 'ropes_ros.nodes.common':\n"
+        f"            os.kill(os.getpid(), {int(number)})\n"
+        "            time.sleep(10.0)\n"
+        "sys.meta_path.insert(0, Interrupt())\n"
+        "from ropes_ros.run import estimator\n"
+        "sys.exit(estimator())\n"
+    )
+    with Command(tmp_path, [sys.executable, "-c", script]) as process:
+        assert process.end() == 0, process.err
+        assert process.out + process.err == ""
+
+
 def test_signals_do_nothing_once_a_node_is_taken_down(domain: None, tmp_path: Path) -> None:
     """A second interrupt, as a terminal and a launch send one each, comes while Python itself is ending."""
     script = (
