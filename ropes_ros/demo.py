@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import shutil
 import subprocess
 import threading
@@ -35,7 +34,7 @@ from ropes_ros.cdr import header_stamp
 from ropes_ros.encoder import LEVELS_ONLY
 from ropes_ros.errors import ModelError, RopesError, RuntimeSetupError
 from ropes_ros.evaluation import NOVELTY_LIMIT
-from ropes_ros.processes import Processes, has_ros, node_command
+from ropes_ros.processes import Processes, free_domain, has_ros, node_command
 from ropes_ros.regimes import Schedule, make_schedule
 from ropes_ros.robot import Robot, load_robot
 
@@ -161,7 +160,7 @@ def run_demo(config: DemoConfig, console: Console) -> dict[str, Any]:
     robot = load_robot(config.robot)
     out = config.out
     _prepare(out)
-    os.environ.setdefault("ROS_DOMAIN_ID", str(random.SystemRandom().randint(1, 101)))
+    os.environ.setdefault("ROS_DOMAIN_ID", str(free_domain()))
     os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     schedule = make_schedule(robot, duration_s=config.record_s, seed=config.seed)
     schedule.save(out / "schedule.yaml")

@@ -8,7 +8,6 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import os
-import random
 import subprocess
 import sys
 from collections.abc import Callable
@@ -19,7 +18,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from ropes_ros.paths import share_dir
-from ropes_ros.processes import has_ros
+from ropes_ros.processes import free_domain, has_ros
 
 TIMEOUT = 60.0
 """Seconds that one trial may take."""
@@ -205,7 +204,7 @@ def discovery() -> Check:
         return Check("discovery", State.ABSENT, "no runtime to try it with")
     node = "ropes_ros.nodes.discovery"
     command = [sys.executable, "-m", *([] if has_ros() else ["ropes_ros.standalone"]), node]
-    environment = {**os.environ, "ROS_DOMAIN_ID": str(random.randint(60, 100))}
+    environment = {**os.environ, "ROS_DOMAIN_ID": str(free_domain())}
     pair = [
         subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         for _ in range(2)

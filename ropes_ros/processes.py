@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -16,6 +17,8 @@ from ropes_ros.standalone import real_rclpy
 
 TETHER = str(Path(__file__).with_name("tether.py"))
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+FIRST_PORT, PORTS_EACH = 7400, 250
+"""RTPS's UDP ports: where those of domain 0 begin, and how many a domain has."""
 STOP_SECONDS = 15.0
 """How long a process may take to end after an interrupt, before it is killed."""
 
@@ -23,6 +26,15 @@ STOP_SECONDS = 15.0
 def has_ros() -> bool:
     """Whether this interpreter can import the real rclpy, that is, whether a ROS 2 installation is sourced."""
     return real_rclpy()
+
+
+def free_domain() -> int:
+    """A random ROS domain that nobody on this machine is on, as far as its UDP ports tell (on Linux; else any)."""
+    table = Path("/proc/net/udp")
+    rows = table.read_text(encoding="utf-8").splitlines()[1:] if table.exists() else []
+    ports = [int(row.split()[1].rpartition(":")[2], 16) for row in rows]
+    taken = {(port - FIRST_PORT) // PORTS_EACH for port in ports}
+    return random.SystemRandom().choice([domain for domain in range(1, 102) if domain not in taken])
 
 
 def node_command(

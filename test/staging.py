@@ -2,46 +2,22 @@
 
 from __future__ import annotations
 
-import fcntl
 import importlib.util
-import random
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import pytest
+
+from ropes_ros.processes import free_domain
 
 DEADLINE_S = 20.0
 
 
-_domain: list[IO[str]] = []
-"""The lock on this process's domain, held until the next one is taken."""
-
-
-def _own_domain() -> int:
-    """A domain that no other test process of this machine has taken."""
-    domains = list(range(1, 102))
-    random.SystemRandom().shuffle(domains)
-    for domain in domains:
-        lock = (Path(tempfile.gettempdir()) / f"ropes_ros-test-domain-{domain}").open("w")
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            lock.close()
-            continue
-        while _domain:
-            _domain.pop().close()
-        _domain.append(lock)
-        return domain
-    raise RuntimeError("all domains are taken")
-
-
 def isolate(monkeypatch: pytest.MonkeyPatch) -> None:
     """A domain of its own, on this machine alone, for this process and those that it starts."""
-    monkeypatch.setenv("ROS_DOMAIN_ID", str(_own_domain()))
+    monkeypatch.setenv("ROS_DOMAIN_ID", str(free_domain()))
     monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     for name in ("CYCLONEDDS_URI", "ROS_LOCALHOST_ONLY", "ROS_STATIC_PEERS"):
         monkeypatch.delenv(name, raising=False)

@@ -2,7 +2,6 @@
 
 import json
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from staging import isolate
 
 from ropes_ros import standalone
 
@@ -92,13 +92,9 @@ class Child:
 
 @pytest.fixture
 def domain(monkeypatch: pytest.MonkeyPatch) -> int:
-    """A random domain, on this machine alone."""
-    number = random.randint(1, 101)
-    monkeypatch.setenv("ROS_DOMAIN_ID", str(number))
-    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-    for name in ("CYCLONEDDS_URI", "ROS_LOCALHOST_ONLY", "ROS_STATIC_PEERS"):
-        monkeypatch.delenv(name, raising=False)
-    return number
+    """A domain of its own, on this machine alone."""
+    isolate(monkeypatch)
+    return int(os.environ["ROS_DOMAIN_ID"])
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,11 +12,12 @@ import pytest
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE.parents[1]), str(HERE)]
 
-# One domain for all tests, on this machine alone; both runtimes read it when they are initialised.
-os.environ["ROS_DOMAIN_ID"] = str(random.randint(1, 101))
-os.environ["RCUTILS_COLORIZED_OUTPUT"] = "0"
-
 from ropes_ros import standalone
+from ropes_ros.processes import free_domain
+
+# One domain for all tests, on this machine alone; both runtimes read it when they are initialised.
+os.environ["ROS_DOMAIN_ID"] = str(free_domain())
+os.environ["RCUTILS_COLORIZED_OUTPUT"] = "0"
 
 if not standalone.real_rclpy():
     pytest.importorskip("cyclonedds")

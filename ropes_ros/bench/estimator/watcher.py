@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 import time
 from pathlib import Path
 from types import TracebackType
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 
 from ropes_ros.cdr import header_stamp
 from ropes_ros.errors import RopesError
+from ropes_ros.processes import free_domain
 from ropes_ros.units import NANOSECONDS
 
 ISOLATION = {"ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST", "ROS_LOCALHOST_ONLY": "", "ROS_STATIC_PEERS": ""}
@@ -32,7 +32,7 @@ class Watcher:
         from rclpy.executors import SingleThreadedExecutor
 
         self._before = {name: os.environ.get(name) for name in (*ISOLATION, "ROS_DOMAIN_ID")}
-        os.environ.update(ISOLATION, ROS_DOMAIN_ID=str(random.SystemRandom().randint(1, 101)))
+        os.environ.update(ISOLATION, ROS_DOMAIN_ID=str(free_domain()))
         rclpy.init(args=[])
         self._node = rclpy.create_node("bench_watcher")
         self._executor = SingleThreadedExecutor()
