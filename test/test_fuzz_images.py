@@ -23,7 +23,7 @@ from ropes_ros.processes import has_ros
 from ropes_ros.standalone.errors import MessageError
 from ropes_ros.standalone.messages import deserialize_message, message_class
 
-COUNT = 10_000
+MESSAGES = 10_000
 IMAGES = {False: message_class("sensor_msgs/msg/Image"), True: message_class("sensor_msgs/msg/CompressedImage")}
 
 
@@ -56,12 +56,12 @@ def test_damaged_messages_are_refused_or_seen_and_take_no_memory() -> None:
         read(cdr, compressed)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     tracemalloc.start()
-    for cdr, compressed in mutations(11, COUNT):
+    for cdr, compressed in mutations(11, MESSAGES):
         outcomes[read(cdr, compressed)] += 1
     held, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    assert min(outcomes[kind] for kind in ("undecodable", "refused", "seen")) > COUNT // 20, "all paths are tried"
+    assert min(outcomes[kind] for kind in ("undecodable", "refused", "seen")) > MESSAGES // 20, "all paths are tried"
     assert held < 2_000_000
     assert peak < 250_000_000, "at most what a compressed image of the largest size takes"
     if sys.platform == "linux":
@@ -69,7 +69,7 @@ def test_damaged_messages_are_refused_or_seen_and_take_no_memory() -> None:
 
 
 def test_damaged_recorded_images_are_refused_or_seen() -> None:
-    for cdr, compressed in mutations(3, COUNT // 4):
+    for cdr, compressed in mutations(3, MESSAGES // 4):
         with suppress(RopesError):
             decode_image(cdr, compressed, "/camera")
 

@@ -227,6 +227,7 @@ class Estimator(LifecycleNode):
         self._read = FrameReader(self._text("image_topic"), resize=bool(self.get_parameter("resize").value))
         self._latencies_ms: deque[float] = deque(maxlen=LATENCIES)
         self._camera_info: CameraInfo | None = None
+        self._camera_frame = ""
         self._said = State.STOPPED
         self._newest = None
         self._stopping = False
@@ -436,8 +437,10 @@ class Estimator(LifecycleNode):
         if message is None:
             prediction = estimation.predict(now_ns)
             if prediction is not None:
-                self._publish(Header(stamp=to_stamp(prediction.tracked.stamp_ns)), prediction)
+                stamp = to_stamp(prediction.tracked.stamp_ns)
+                self._publish(Header(stamp=stamp, frame_id=self._camera_frame), prediction)
             return
+        self._camera_frame = message.header.frame_id
         pixels: NDArray[np.uint8] | None = None
 
         def read() -> NDArray[np.uint8]:
