@@ -5,6 +5,7 @@ The encoders' angles are compared, and never used for an estimate.
 
 from __future__ import annotations
 
+import threading
 from bisect import bisect_left
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -28,7 +29,7 @@ class Residual(NamedTuple):
 
     Attributes:
         now: Of this frame.
-        mean: Averaged over `MEAN_S`.
+        mean: Averaged over `MEAN_S`, or over the time since the joint was first measured.
         ratio: The mean in units of the estimate's std.
         measured: The measured angles.
     """
@@ -40,7 +41,7 @@ class Residual(NamedTuple):
 
 
 class Residuals:
-    """Measured angles of the last seconds, and what estimates differ from them by.
+    """Measured angles of the last seconds, and what estimates differ from them by; two threads may call it.
 
     Args:
         robot: Its joints.
@@ -50,22 +51,17 @@ class Residuals:
         self._names = robot.joint_names
         self._continuous = robot.continuous
         self._measured: list[list[tuple[int, float]]] = [[] for _ in robot.joint_names]
+        self._turn = threading.Lock()
         self._mean = np.full(len(robot.joint_names), np.nan)
-        self._last_ns = 0
+        self._last_ns = np.zeros(len(robot.joint_names), dtype=np.int64)
 
     def add(self, stamp_ns: int, names: Sequence[str], positions: Sequence[float]) -> None:
         """Take in a joint state; joints that the robot does not have, and what is not finite, are left out."""
         for name, position in zip(names, positions, strict=False):
             if name not in self._names or not np.isfinite(position):
                 continue
-            kept = self._measured[self._names.index(name)]
-            if kept and stamp_ns <= kept[-1][0]:
-                if stamp_ns > kept[-1][0] - KEPT_NS:
-                    continue
-                kept.clear()  # time jumped back
-            kept.append((stamp_ns, float(position)))
-            if kept[0][0] < stamp_ns - 2 * KEPT_NS:
-                del kept[: bisect_left(kept, (stamp_ns - KEPT_NS, -np.inf))]
+            with self._turn:
+                self._keep(self._measured[self._names.index(name)], stamp_ns, float(position))
 
     def of(self, stamp_ns: int, position: NDArray[np.float64], std: NDArray[np.float64]) -> Residual | None:
         """What an estimate differs by from the measurements at its time; None where there are none near it.
@@ -75,18 +71,29 @@ class Residuals:
             position: Angles [J], rad.
             std: Their standard deviations [J], rad.
         """
-        measured = np.array([_at(kept, stamp_ns) for kept in self._measured])
+        with self._turn:
+            measured = np.array([_at(kept, stamp_ns) for kept in self._measured])
         if np.isnan(measured).all():
             return None
         now = position - measured
         now = np.where(self._continuous, (now + np.pi) % (2.0 * np.pi) - np.pi, now)
         elapsed_s = (stamp_ns - self._last_ns) / NANOSECONDS
-        if not 0.0 < elapsed_s < MEAN_S:
-            self._mean[:] = np.nan
-        share = 1.0 - np.exp(-max(elapsed_s, 0.0) / MEAN_S)
-        self._mean = np.where(np.isnan(self._mean), now, self._mean + share * np.nan_to_num(now - self._mean))
-        self._last_ns = stamp_ns
-        return Residual(now, self._mean, self._mean / std, measured)
+        going_on = np.isfinite(self._mean) & (elapsed_s > 0.0) & (elapsed_s < MEAN_S)
+        share = 1.0 - np.exp(-np.maximum(elapsed_s, 0.0) / MEAN_S)
+        mean = np.where(going_on, self._mean + share * (now - self._mean), now)
+        there = np.isfinite(now)
+        self._mean, self._last_ns = np.where(there, mean, self._mean), np.where(there, stamp_ns, self._last_ns)
+        return Residual(now, mean, mean / std, measured)
+
+    @staticmethod
+    def _keep(kept: list[tuple[int, float]], stamp_ns: int, position: float) -> None:
+        if kept and stamp_ns <= kept[-1][0]:
+            if stamp_ns > kept[-1][0] - KEPT_NS:
+                return
+            kept.clear()  # time jumped back
+        kept.append((stamp_ns, position))
+        if kept[0][0] < stamp_ns - 2 * KEPT_NS:
+            del kept[: bisect_left(kept, (stamp_ns - KEPT_NS, -np.inf))]
 
 
 def _at(kept: Sequence[tuple[int, float]], stamp_ns: int) -> float:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -70,3 +73,44 @@ def test_memory_is_bounded_and_time_may_jump_back() -> None:
     assert len(residuals._measured[0]) == 1, "the time after is forgotten"
     found = residuals.of(110 * NANOSECONDS, np.zeros(6), STD)
     assert found is not None and found.measured[0] == 7.0
+
+
+def test_a_joint_that_is_no_longer_measured_is_no_longer_complained_of() -> None:
+    residuals = Residuals(ROBOT)
+    for tick in range(200):
+        stamp_ns = NANOSECONDS + tick * TICK_NS
+        names = ROBOT.joint_names if tick < 100 else ROBOT.joint_names[1:]
+        residuals.add(stamp_ns, names, [0.5] * len(names))
+        found = residuals.of(stamp_ns, np.zeros(6), STD)
+    assert found is not None
+    for each in (found.now, found.mean, found.ratio):
+        np.testing.assert_array_equal(np.isnan(each), [True, False, False, False, False, False])
+    stamp_ns += 3 * NANOSECONDS
+    residuals.add(stamp_ns, ROBOT.joint_names, [0.0] * 6)
+    again = residuals.of(stamp_ns, np.zeros(6), STD)
+    assert again is not None
+    np.testing.assert_array_equal(again.mean, 0.0)
+
+
+def test_measurements_may_come_while_a_frame_is_compared() -> None:
+    """Time that jumps back empties what is kept, in another thread than the one that looks it up."""
+    residuals = Residuals(ROBOT)
+    others: list[threading.Thread] = []
+
+    class Kept(list[tuple[int, float]]):
+        def __getitem__(self, index: Any) -> Any:
+            if not others:
+                jump = threading.Thread(target=residuals.add, args=(NANOSECONDS, ROBOT.joint_names, [0.0] * 6))
+                others.append(jump)
+                jump.start()
+                jump.join(0.2)
+            return super().__getitem__(index)
+
+    begin_ns = 100 * NANOSECONDS
+    ramp(residuals, begin_ns, 1.0)
+    residuals._measured[0] = Kept(residuals._measured[0])
+    found = residuals.of(begin_ns + TICK_NS * 5 // 2, np.zeros(6), STD)
+    others[0].join()
+    assert found is not None
+    np.testing.assert_allclose(found.measured, 0.025, atol=1e-9)
+    assert len(residuals._measured[0]) == 1
