@@ -77,9 +77,9 @@ class TrajectoryBuffer:
     def velocity(self, time_ns: int) -> Array | None:
         """The commanded velocity (J,) in rad/s at a time in ns; None where nothing is known to be commanded then."""
         before, after = self.sample(time_ns - SLOPE_NS // 2), self.sample(time_ns + SLOPE_NS // 2)
-        if not self._times or time_ns < self._times[0] or not np.isfinite(before).all():
-            return None
         slope: Array = (after - before) / (SLOPE_NS * 1e-9)
+        if not self._times or time_ns < self._times[0] or not np.isfinite(slope).all():
+            return None
         return slope
 
     def _between(self, after: int, time_ns: int) -> Array:

@@ -418,6 +418,16 @@ def test_the_start_holds_until_the_first_command_which_is_approached_from_now():
     assert commands.end_ns == 4 * SECOND
 
 
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_a_velocity_that_is_no_number_is_not_known():
+    """Velocities are checked for being finite, and may overflow all the same."""
+    commands = buffer()
+    commands.add([SECOND, 2 * SECOND], column(0.0, 0.0), column(1e308, 1e308), now_ns=SECOND)
+    for time_ns in range(SECOND, 2 * SECOND + 10**7, 10**6):
+        velocity = commands.velocity(time_ns)
+        assert velocity is None or np.isfinite(velocity).all()
+
+
 def test_with_velocities_a_cubic_is_followed_exactly():
     def cubic(t):
         return 0.2 * t**3 - 0.5 * t**2 + 0.3 * t - 0.1
