@@ -306,3 +306,14 @@ def test_standalone_stays_away_from_the_real_rclpy(monkeypatch: pytest.MonkeyPat
     monkeypatch.setitem(sys.modules, "rclpy", real)  # type: ignore[arg-type]
     assert standalone.install() is False
     assert sys.modules["rclpy"] is real
+
+
+def test_nothing_is_kept_of_processes_that_have_left(start: Start) -> None:
+    """A node that runs for weeks sees many come and go."""
+    with node() as me:
+        graph = me.context.graph
+        child = start("Talker")
+        spin_until(me, lambda: len(graph._infos) == 2 and len(graph.nodes()) == 2, "it is known")
+        child.stop()
+        spin_until(me, lambda: len(graph.nodes()) == 1, "it has left")
+        assert len(graph._infos) == 1

@@ -142,6 +142,7 @@ class Graph:
             if self._reader is None:
                 return False
             fresh: list[bytes] = []
+            gone: set[bytes] = set()
             changed = False
             while True:
                 samples = self._reader.take(_BATCH)
@@ -156,7 +157,10 @@ class Graph:
                     if not batch:
                         break
                     changed = True
-                    fresh.extend(self._take_endpoint(kind, sample) for sample in batch)
+                    fresh.extend(self._take_endpoint(kind, sample, gone) for sample in batch)
+            if gone:
+                gone -= {endpoint.participant for endpoint in self._endpoints.values()}
+                self._infos = {key: info for key, info in self._infos.items() if key not in gone}
             for key in fresh:
                 if key in self._endpoints:
                     self._check_types(self._endpoints[key])
@@ -169,10 +173,13 @@ class Graph:
             return  # older distributions announce with 24 byte identifiers; their nodes stay unnamed
         self._infos[bytes(info.gid.data)] = info
 
-    def _take_endpoint(self, kind: TopicEndpointTypeEnum, sample: Any) -> bytes:
+    def _take_endpoint(self, kind: TopicEndpointTypeEnum, sample: Any, gone: set[bytes]) -> bytes:
+        """Take in an endpoint that has come, or one that has gone: then its participant may have, too."""
         key = bytes(sample.key.bytes)
         if sample.sample_info.instance_state != InstanceState.Alive:
-            self._endpoints.pop(key, None)
+            endpoint = self._endpoints.pop(key, None)
+            if endpoint is not None:
+                gone.add(endpoint.participant)
         else:
             self._endpoints[key] = _Endpoint(
                 sample.topic_name,
