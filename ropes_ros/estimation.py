@@ -142,6 +142,8 @@ class Estimation:
         self._said_ns: int | None = None  # stamp of the newest output
         self._period_ns = 0.0
         self._novel = False
+        self._refused: str | None = None  # why the newest frame is not used
+        self._asked_s: float | None = None  # since when a frame waits for its end
         self._trouble: tuple[float, str] | None = None
 
     def heard(self, replaced: bool) -> None:
@@ -149,6 +151,8 @@ class Estimation:
         self.counters.received += 1
         self.counters.skipped += replaced
         self._heard_s = self._steady()
+        if self._asked_s is None:
+            self._asked_s = self._heard_s
 
     def frame(self, stamp_ns: int, now_ns: int, data: Any, read: Callable[[], NDArray[np.uint8]]) -> Output | None:
         """Work on a frame.
@@ -174,7 +178,7 @@ class Estimation:
                 return None
             if self._is_identical(data):
                 self.counters.identical += 1
-                self.degrade("FROZEN: the picture is the one before in every byte; is the camera stuck?")
+                self._refuse("FROZEN: the picture is the one before in every byte; is the camera stuck?")
                 return None
             estimate = self._used.run(read())
             self.last = estimate
@@ -189,6 +193,8 @@ class Estimation:
         except Exception as error:
             self.reject(f"the estimate failed: {type(error).__name__}: {' '.join(str(error).split())}")
             raise
+        finally:
+            self._asked_s = None
         return None
 
     def predict(self, now_ns: int) -> Output | None:
@@ -198,13 +204,20 @@ class Estimation:
         elapsed_ns = now_ns - self._arrived_ns
         if not OVERDUE * self._period_ns < elapsed_ns <= self.settings.predict_for * NANOSECONDS:
             return None
-        stamp_ns = self._newest_ns + elapsed_ns
-        if self._tracker.newest_ns is None or (self._said_ns is not None and stamp_ns <= self._said_ns):
+        stamp_ns, used_ns = self._newest_ns + elapsed_ns, self._tracker.newest_ns
+        if used_ns is None or (self._said_ns is not None and stamp_ns <= self._said_ns):
+            return None
+        if stamp_ns - used_ns > self.settings.predict_for * NANOSECONDS:  # frames came since, but none to be used
             return None
         self.counters.predicted += 1
         self._said_ns = stamp_ns
         self.degrade(f"PREDICTED: no frame for {elapsed_ns / NANOSECONDS:.2f} s")
         return Output(self._tracker.predict(stamp_ns), None)
+
+    @property
+    def camera_size(self) -> tuple[int, int]:
+        """(width, height) of the pictures that the model takes which `frame` is at work with."""
+        return self._used.info.camera_size
 
     @property
     def patience_s(self) -> float | None:
@@ -216,7 +229,7 @@ class Estimation:
     def reject(self, problem: str) -> None:
         """Count a frame as rejected."""
         self.counters.rejected += 1
-        self.degrade(f"REJECTED: {problem}")
+        self._refuse(f"REJECTED: {problem}")
 
     def state(self) -> tuple[State, str]:
         """The state and its reason, now."""
@@ -227,8 +240,11 @@ class Estimation:
             return State.STALE, f"no frame on {self._source} for {unheard:.1f} s"
         if self._novel:
             return State.NOVEL, "the image is unlike the training frames; nothing is published"
-        if unpublished > self.settings.stale_after and trouble is not None:
-            return State.STALE, f"no usable frame on {self._source} for {unpublished:.1f} s; {trouble[1]}"
+        asked, refused = self._asked_s, self._refused
+        if asked is not None and now - asked > self.settings.stale_after:
+            return State.STALE, f"no estimate for {unpublished:.1f} s: the model is at work on one frame"
+        if unpublished > self.settings.stale_after and refused is not None:
+            return State.STALE, f"no usable frame on {self._source} for {unpublished:.1f} s; {refused}"
         if trouble is not None and now - trouble[0] < RECENT_S:
             return State.DEGRADED, trouble[1]
         return State.OK, "estimates are published"
@@ -237,22 +253,26 @@ class Estimation:
         """Say that something is wrong with what is published, or why nothing is."""
         self._trouble = self._steady(), reason
 
+    def _refuse(self, reason: str) -> None:
+        self._refused = reason
+        self.degrade(reason)
+
     def _placed(self, stamp_ns: int, now_ns: int) -> bool | None:
         """Whether a frame is late; None where it is not to be used. Starts anew where time jumped."""
         if stamp_ns <= 0:
             self.counters.out_of_order += 1
-            self.degrade("DROPPED: images are not stamped; the camera's driver must stamp each with its time")
+            self._refuse("DROPPED: images are not stamped; the camera's driver must stamp each with its time")
             return None
         ahead_s = (stamp_ns - now_ns) / NANOSECONDS
         if ahead_s > self.settings.future_tolerance:
             self.counters.from_future += 1
             advice = "synchronise the clocks, or set use_sim_time"
-            self.degrade(f"DROPPED: stamps lie {ahead_s:.1f} s ahead of this node's clock; {advice}")
+            self._refuse(f"DROPPED: stamps lie {ahead_s:.1f} s ahead of this node's clock; {advice}")
             return None
-        arrived_s, self._arrived_s = self._arrived_s, self._steady()
+        arrived_s = self._steady()
         if self._newest_ns is not None:
             step_ns = stamp_ns - self._newest_ns
-            passed_ns = (self._arrived_s - arrived_s) * NANOSECONDS
+            passed_ns = (arrived_s - self._arrived_s) * NANOSECONDS
             if step_ns < -JUMP_NS or step_ns > passed_ns + JUMP_NS:
                 self.counters.clock_jumps += 1
                 self.degrade(f"JUMPED: stamps jumped by {step_ns / NANOSECONDS:+.1f} s; the filter starts anew")
@@ -261,7 +281,7 @@ class Estimation:
                 if self.settings.late_frames == "replay" and self._tracker.can_replay(stamp_ns):
                     return True
                 self.counters.out_of_order += 1
-                self.degrade(
+                self._refuse(
                     f"DROPPED: stamps do not increase (now {stamp_ns / NANOSECONDS:.3f} s); the camera's driver must "
                     "stamp each image with its time"
                 )
@@ -269,7 +289,7 @@ class Estimation:
             else:
                 weight = PERIOD_WEIGHT if self._period_ns else 1.0
                 self._period_ns += weight * (step_ns - self._period_ns)
-        self._newest_ns, self._arrived_ns = stamp_ns, now_ns
+        self._newest_ns, self._arrived_ns, self._arrived_s = stamp_ns, now_ns, arrived_s
         return False
 
     def _restart(self) -> None:
@@ -301,7 +321,7 @@ class Estimation:
             self.counters.outliers += int(np.count_nonzero(~measured.used))
             names = ", ".join(name for name, used in zip(self._joint_names, measured.used, strict=True) if not used)
             self.degrade(f"OUTLIER: the angle of {names} jumped and was not believed")
-        self._published_s = self._steady()
+        self._published_s, self._refused = self._steady(), None
         if late or (self._said_ns is not None and stamp_ns <= self._said_ns):
             self.counters.replayed += 1
             return None

@@ -80,7 +80,7 @@ class StaticFrames:
         return found
 
 
-def camera_of(info: Any, pose: Pose) -> Camera:
+def camera_of(info: Any, pose: Pose, *, size: tuple[int, int] | None = None) -> Camera:
     """The camera that a calibration message describes.
 
     Binning and region of interest are taken into account: `k` is of the full image. The image is taken to be the raw
@@ -89,6 +89,7 @@ def camera_of(info: Any, pose: Pose) -> Camera:
     Args:
         info: An object with the fields of sensor_msgs/CameraInfo.
         pose: Of the camera's optical frame in the robot's base frame.
+        size: (width, height) in pixels to which its images were scaled, where they were.
 
     Raises:
         RopesError: The camera is not calibrated (a zero in `k`), or its distortion is not known.
@@ -103,6 +104,13 @@ def camera_of(info: Any, pose: Pose) -> Camera:
     matrix[1, 2] -= info.roi.y_offset
     matrix[0] /= max(1, info.binning_x)
     matrix[1] /= max(1, info.binning_y)
+    if size is not None:
+        width, height = info.roi.width or info.width, info.roi.height or info.height
+        stated = (width // max(1, info.binning_x), height // max(1, info.binning_y))
+        for row, (wanted, given) in enumerate(zip(size, stated, strict=True)):
+            if given and given != wanted:
+                matrix[row] *= wanted / given
+                matrix[row, 2] += 0.5 * (wanted / given - 1.0)  # a pixel's centre is a whole number
     distortion = Distortion(info.distortion_model, np.array(info.d, dtype=np.float64))
     if not distortion.coefficients.any():
         return Camera.from_pose(matrix, *pose)

@@ -349,3 +349,69 @@ def test_settings_may_change_at_any_time() -> None:
     assert play.show() is None and play.state is State.NOVEL
     play.estimation.settings = replace(play.estimation.settings, novelty_limit=2.0, novelty_release=1.9)
     assert play.show() is not None
+
+
+def test_frames_that_cannot_be_used_do_not_prolong_predictions() -> None:
+    play = Play(predict_for=1.0)
+    play.run(30)
+    last_ns = play.now_ns
+    predicted = []
+    for _ in range(10):
+        play.show(broken="images are 8x8")
+        for _ in range(28):
+            play.wait(FRAME_NS / NANOSECONDS)
+            output = play.estimation.predict(play.now_ns)
+            if output is not None:
+                predicted.append(output.tracked.stamp_ns - last_ns)
+    assert predicted and max(predicted) <= NANOSECONDS
+
+
+def test_a_pause_of_frames_that_cannot_be_used_is_no_jump_of_time() -> None:
+    play = Play()
+    play.run(30)
+    stuck_ns = play.now_ns
+    for _ in range(60):
+        assert play.show(stuck_ns) is None
+    play.run(3)
+    assert play.counted() == {"published": 33, "out_of_order": 60}
+
+
+def test_a_model_that_does_not_come_to_an_end_is_stale() -> None:
+    """The worker hangs in a frame; others come and take each other's place."""
+    play = Play(stale_after=0.5)
+    play.show(broken="long past")
+    play.run(100)
+    for _ in range(20):
+        play.wait(FRAME_NS / NANOSECONDS)
+        play.estimation.heard(True)
+    assert play.state is State.STALE
+    assert "at work on one frame" in play.reason and "long past" not in play.reason
+    play.frames += 20  # all of them were skipped
+    play.show()
+    assert play.state is State.OK
+    play.wait(0.4)
+    play.estimation.heard(False)
+    play.wait(0.2)
+    assert play.state is State.OK, "the camera is slow, and a frame is at work no longer than it may"
+
+
+def test_the_pictures_size_is_that_of_the_model_that_looks_at_them() -> None:
+    """A model may be exchanged between the beginning of a frame and its reading."""
+    from types import SimpleNamespace
+
+    play = Play()
+    play.model.info = SimpleNamespace(camera_size=(64, 48))  # type: ignore[attr-defined]
+    other = Model()
+    other.info = SimpleNamespace(camera_size=(32, 24))  # type: ignore[attr-defined]
+    sizes = []
+
+    def read() -> NDArray[np.uint8]:
+        play.estimation.encoder = other  # type: ignore[assignment]
+        sizes.append(play.estimation.camera_size)
+        return np.zeros((2, 2, 3), dtype=np.uint8)
+
+    for number in range(2):
+        play.wait(FRAME_NS / NANOSECONDS)
+        play.estimation.heard(False)
+        play.estimation.frame(play.now_ns, play.now_ns, bytes([number]), read)
+    assert sizes == [(64, 48), (32, 24)]

@@ -379,3 +379,22 @@ def test_precision_and_its_loss_are_told(theatre: Callable[..., Theatre], own_mo
     assert content["precision"] == "fp16" and 0.0 < content["precision_loss"]["position"] < 0.25
     stage.show(time.time_ns())
     assert stage.verdict().values["precision"] == "fp16"
+
+
+def test_the_debug_image_of_a_camera_without_calibration_has_no_arm(theatre: Callable[..., Theatre]) -> None:
+    """Drivers publish a calibration of zeros where they have none."""
+    from rclpy.qos import qos_profile_sensor_data
+    from sensor_msgs.msg import CameraInfo, Image
+
+    values = ", ".join(str(float(value)) for part in CAMERA for value in part)
+    stage = theatre("stale_after:=60.0", f"extrinsics:=[{values}]")
+    infos = stage.other.create_publisher(CameraInfo, "/camera/camera_info", qos_profile_sensor_data)
+    seen: list[Any] = []
+    stage.other.create_subscription(Image, "/estimator/debug_image", seen.append, qos_profile_sensor_data)
+    stage.spin_until(lambda: stage.node._debug.get_subscription_count() > 0, "the debug image has a watcher")
+    stage.spin_until(lambda: infos.get_subscription_count() > 0, "it listens to the calibration")
+    infos.publish(CameraInfo(width=64, height=48))
+    stage.spin_until(lambda: stage.node._camera_info is not None, "the calibration is heard")
+    stage.show(time.time_ns())
+    stage.spin_until(lambda: seen, "the debug image")
+    assert stage.counters["published"] == 1

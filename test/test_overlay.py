@@ -250,7 +250,7 @@ def info(**changes: Any) -> Any:
         "distortion_model": "plumb_bob",
         "binning_x": 0,
         "binning_y": 0,
-        "roi": SimpleNamespace(x_offset=0, y_offset=0),
+        "roi": SimpleNamespace(x_offset=0, y_offset=0, width=0, height=0),
     }
     return SimpleNamespace(**{**values, **changes})
 
@@ -279,3 +279,15 @@ def test_cameras_come_from_their_calibration() -> None:
 def test_cameras_that_cannot_be_drawn_with_are_refused(changes: dict[str, Any], complaint: str) -> None:
     with pytest.raises(RopesError, match=complaint):
         camera_of(info(**changes), (np.zeros(3), FORWARD))
+
+
+def test_a_camera_whose_pictures_were_scaled_is_scaled_too() -> None:
+    """The outer edges of the picture stay its edges."""
+    pose = np.array([1.0, 2.0, 3.0]), FORWARD
+    corners = np.array([[-0.5, -0.5, 1.0], [199.5, 99.5, 1.0]])
+    rays = np.linalg.solve(MATRIX, corners.T)
+    part = SimpleNamespace(x_offset=0, y_offset=0, width=200, height=100)
+    for changes in ({"width": 200, "height": 100}, {"width": 999, "height": 999, "roi": part}):
+        assert (camera_of(info(**changes), pose, size=(200, 100)).matrix == MATRIX).all()
+        half = camera_of(info(**changes), pose, size=(100, 25)).matrix
+        np.testing.assert_allclose((half @ rays)[:2].T, [[-0.5, -0.5], [99.5, 24.5]], atol=1e-9)

@@ -49,7 +49,7 @@ from ropes_ros.nodes.estimate_messages import (
     tip_twist,
     transform,
 )
-from ropes_ros.overlay import draw_estimate
+from ropes_ros.overlay import Camera, draw_estimate
 from ropes_ros.residuals import Residual, Residuals
 from ropes_ros.robot import Robot, load_robot
 from ropes_ros.tracking import TrackedState
@@ -445,7 +445,7 @@ class Estimator(LifecycleNode):
 
         def read() -> NDArray[np.uint8]:
             nonlocal pixels
-            pixels = self._read(message, estimation.encoder.info.camera_size)
+            pixels = self._read(message, estimation.camera_size)
             return pixels
 
         rejected = estimation.counters.rejected
@@ -514,6 +514,17 @@ class Estimator(LifecycleNode):
             return self._given_extrinsics
         return self._frames.pose(self._base_frame, frame)
 
+    def _camera(self, frame: str, pixels: NDArray[np.uint8]) -> Camera | None:
+        """The camera that a picture is of; None where it is not known, or not calibrated."""
+        info, where = self._camera_info, self._camera_pose(frame)
+        if info is None or where is None:
+            return None
+        try:
+            return camera_of(info, where, size=(pixels.shape[1], pixels.shape[0]))
+        except RopesError as error:
+            self.get_logger().warning(f"~/debug_image is without the arm: {error}", throttle_duration_sec=60.0)
+            return None
+
     def _publish_debug(
         self,
         header: Header,
@@ -523,15 +534,13 @@ class Estimator(LifecycleNode):
     ) -> None:
         """The image with the estimate drawn into it; drawn only when someone watches."""
         assert self._robot is not None and self._estimation is not None
-        info, where = self._camera_info, self._camera_pose(header.frame_id)
-        camera = None if info is None or where is None else camera_of(info, where)
         state, reason = self._estimation.state()
         drawn = draw_estimate(
             pixels,
             self._robot,
             None if output is None else output.tracked.position,
             None if output is None else output.tracked.position_std,
-            camera=camera,
+            camera=self._camera(header.frame_id, pixels),
             state=state.value,
             reason=reason,
             latency_ms=self._latencies_ms[-1] if output is not None else None,
