@@ -20,6 +20,8 @@ KEPT_NS = 2 * NANOSECONDS
 """How long measured angles are kept for the frames that they belong to."""
 NEAR_NS = NANOSECONDS // 10
 """A measurement further than this from a frame says nothing of it."""
+MOST = 1e6
+"""Angle in rad above which a measurement is none."""
 MEAN_S = 2.0
 """Time constant over which residuals are averaged: what lasts is no error of single frames."""
 
@@ -56,9 +58,9 @@ class Residuals:
         self._last_ns = np.zeros(len(robot.joint_names), dtype=np.int64)
 
     def add(self, stamp_ns: int, names: Sequence[str], positions: Sequence[float]) -> None:
-        """Take in a joint state; joints that the robot does not have, and what is not finite, are left out."""
+        """Take in a joint state; joints that the robot does not have, and what is no angle, are left out."""
         for name, position in zip(names, positions, strict=False):
-            if name not in self._names or not np.isfinite(position):
+            if name not in self._names or not abs(position) <= MOST:
                 continue
             with self._turn:
                 self._keep(self._measured[self._names.index(name)], stamp_ns, float(position))

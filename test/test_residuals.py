@@ -59,6 +59,7 @@ def test_the_mean_tells_what_lasts_from_what_passes() -> None:
 def test_joints_that_are_missing_or_not_finite_are_not_compared() -> None:
     residuals = Residuals(ROBOT)
     residuals.add(NANOSECONDS, ("joint2", "gripper", "joint3"), (0.4, 1.0, float("nan")))
+    residuals.add(NANOSECONDS, ("joint4", "joint5"), (1e308, float("-inf")))
     found = residuals.of(NANOSECONDS, np.full(6, 0.5), STD)
     assert found is not None
     np.testing.assert_array_equal(np.isnan(found.now), [True, False, True, True, True, True])
