@@ -19,7 +19,7 @@ from staging import Stage, has_rclpy, isolate
 from staging import rclpy as rclpy  # fixture
 from synthetic import familiar, unfamiliar
 
-from ropes_ros.cli.top import Watch
+from ropes_ros.cli.top import OLD_S, Watch
 
 TOP = [sys.executable, "-c", "import sys; from ropes_ros.cli import main; sys.exit(main())", "top"]
 
@@ -127,6 +127,11 @@ def test_the_view_follows_the_estimator(stage: Filmed) -> None:
     rows = [line for line in text_of(watch).splitlines() if "joint1" in line or "joint2" in line]
     assert rows[0].rstrip(" │").endswith("-1.5")
     assert rows[1].rstrip(" │").endswith("2.5")
+    time.sleep(OLD_S)
+    assert re.search(r"rate +[\d.]+ estimates/s, the last \d+ s ago", text_of(watch)), "what is shown is old"
+    shown(familiar(2), "joint6")
+    stage.spin_until(lambda: "s ago" not in text_of(watch), "a fresh estimate")
+    assert "residual deg" not in text_of(watch), "the robot's encoders are silent"
     stage.executor.remove_node(stage.node)
     stage.node.destroy_node()
     stage.spin_until(lambda: "GONE  it no longer publishes" in text_of(watch), "it is told to be gone")

@@ -26,6 +26,8 @@ SILENCE_S = 3.0
 """Without a statement for so long, a node that makes one each second is taken to be gone."""
 GATHER_S = 2.5
 """How long one screen waits for what may not come: estimates of a silent estimator, statements to compare."""
+OLD_S = 2.0
+"""Age from which an estimate's is told, and by which a residual may be behind an estimate to be shown beside it."""
 _SPIN_S, _REFRESH_S = 0.05, 0.25
 _LEVELS = {0: ("OK", "bold green"), 1: ("WARN", "bold yellow"), 2: ("ERROR", "bold red"), 3: ("STALE", "bold")}
 _SHOWN_APART = ("latency_ms_p50", "latency_ms_p99", "execution_provider", "novelty")
@@ -116,6 +118,7 @@ class Watch:
         self._deviations: Any = None
         self._pose: Any = None
         self._residual: Any = None
+        self._compared = 0.0
         self._status: Any = None
         self._said = 0.0
         self._statements = 0
@@ -174,7 +177,7 @@ class Watch:
         self._deviations = message
 
     def _on_residual(self, message: Any) -> None:
-        self._residual = message
+        self._residual, self._compared = message, time.monotonic()
 
     def _on_pose(self, message: Any) -> None:
         self._pose = message
@@ -205,10 +208,12 @@ class Watch:
         now = time.monotonic()
         recent = [moment for moment in self._arrivals if moment > now - RATE_S]
         rate = (len(recent) - 1) / (recent[-1] - recent[0]) if len(recent) > 1 and recent[-1] > recent[0] else 0.0
+        age = now - self._arrivals[-1] if self._arrivals else 0.0
+        last = f", the last {age:.0f} s ago" if age >= OLD_S else ""
         latency = " / ".join(values.get(key, "?") for key in ("latency_ms_p50", "latency_ms_p99"))
         grid = Table.grid(padding=(0, 2))
         for name, value in (
-            ("rate", f"{rate:.1f} estimates/s"),
+            ("rate", f"{rate:.1f} estimates/s{last}"),
             ("latency p50 / p99", f"{latency} ms"),
             ("novelty", values.get("novelty", "") or "?"),
             ("runs on", values.get("execution_provider", "?")),
@@ -234,7 +239,8 @@ class Watch:
 
     def _joints(self) -> RenderableType:
         states = self._states
-        deviations, residuals = _by_joint(self._deviations), _by_joint(self._residual)
+        compared = self._arrivals[-1] - self._compared < OLD_S
+        deviations, residuals = _by_joint(self._deviations), _by_joint(self._residual if compared else None)
         table = Table(header_style="bold")
         table.add_column("joint")
         headings = ["angle deg", "std deg", "velocity deg/s", *(["residual deg"] if residuals else [])]
