@@ -398,3 +398,28 @@ def test_the_debug_image_of_a_camera_without_calibration_has_no_arm(theatre: Cal
     stage.show(time.time_ns())
     stage.spin_until(lambda: seen, "the debug image")
     assert stage.counters["published"] == 1
+
+
+def test_a_configuration_that_fails_leaves_no_publisher_behind(
+    rclpy: Any, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A link's name need not be one of a topic; what was made before is not made twice at the next attempt."""
+    from rclpy.lifecycle import TransitionCallbackReturn
+
+    from ropes_ros.errors import RopesError
+
+    stage = Theatre(tiny_model)
+    try:
+        before = len(list(stage.node.publishers))
+        make = stage.node.create_lifecycle_publisher
+
+        def refuse(kind: Any, topic: str, *arguments: Any, **options: Any) -> Any:
+            if topic == "~/debug_image":
+                raise RopesError("no such name")
+            return make(kind, topic, *arguments, **options)
+
+        monkeypatch.setattr(stage.node, "create_lifecycle_publisher", refuse)
+        assert stage.node.trigger_configure() == TransitionCallbackReturn.FAILURE
+        assert len(list(stage.node.publishers)) == before
+    finally:
+        stage.close()

@@ -77,6 +77,7 @@ class Estimator(LifecycleNode):
 
     def __init__(self) -> None:
         self._inputs: list[Any] = []
+        self._outputs: list[Any] = []
         self._worker: threading.Thread | None = None
         super().__init__("estimator")
         fixed: dict[str, Any] = {"read_only": True}
@@ -184,14 +185,24 @@ class Estimator(LifecycleNode):
         robot = load_robot(self._text("robot"))
         if self._text("late_frames") not in LATE_FRAMES:
             raise ModelError(f"late_frames: {self._text('late_frames')!r} is none of {', '.join(LATE_FRAMES)}")
-        self._links = tuple(link for link in self.get_parameter("links").value if link)
+        self._links = tuple(dict.fromkeys(link for link in self.get_parameter("links").value if link))
         for link in self._links:
             robot.fk(robot.home, link)  # raises for a link that there is not
         self._frames = StaticFrames()
         self._base_frame = self._text("base_frame") or robot.base_link
         self._prefix = _checked_prefix(self._text("tf_prefix"))
         self._given_extrinsics = _extrinsics([float(value) for value in self.get_parameter("extrinsics").value])
-        self._encoder, self._robot = self._load(robot), robot
+        encoder = self._load(robot)
+        try:
+            self._open()
+        except Exception:
+            self._close()
+            raise
+        self._encoder, self._robot = encoder, robot
+        return TransitionCallbackReturn.SUCCESS
+
+    def _open(self) -> None:
+        """Make the publishers."""
         self._states = self._publisher(JointState, "~/joint_states")
         self._raw_states = self._publisher(JointState, "~/raw_joint_states")
         self._deviations = self._publisher(JointState, "~/joint_std")
@@ -203,9 +214,13 @@ class Estimator(LifecycleNode):
             link: self._publisher(PoseWithCovarianceStamped, f"~/poses/{link}") for link in self._links
         }
         self._debug = self._publisher(Image, "~/debug_image", qos_profile_sensor_data)
-        self._transforms = self.create_lifecycle_publisher(TFMessage, "/tf", 10)
-        self._model_info = self.create_lifecycle_publisher(String, "~/model_info", latched())
-        return TransitionCallbackReturn.SUCCESS
+        self._transforms = self._publisher(TFMessage, "/tf", overridable=False)
+        self._model_info = self._publisher(String, "~/model_info", latched(), overridable=False)
+
+    def _close(self) -> None:
+        """Destroy the publishers, as far as they were made."""
+        while self._outputs:
+            self.destroy_lifecycle_publisher(self._outputs.pop())
 
     @told
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -270,20 +285,7 @@ class Estimator(LifecycleNode):
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Forget the model."""
         self._encoder = self._robot = self._estimation = None
-        for publisher in (
-            self._states,
-            self._raw_states,
-            self._deviations,
-            self._residuals_out,
-            self._poses,
-            self._twists,
-            self._camera_poses,
-            *self._link_poses.values(),
-            self._debug,
-            self._transforms,
-            self._model_info,
-        ):
-            self.destroy_lifecycle_publisher(publisher)
+        self._close()
         return TransitionCallbackReturn.SUCCESS
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -304,8 +306,10 @@ class Estimator(LifecycleNode):
     def _text(self, name: str) -> str:
         return str(self.get_parameter(name).value)
 
-    def _publisher(self, type_: Any, topic: str, qos: Any = 10) -> Any:
-        return self.create_lifecycle_publisher(type_, topic, qos, qos_overriding_options=OVERRIDABLE)
+    def _publisher(self, type_: Any, topic: str, qos: Any = 10, *, overridable: bool = True) -> Any:
+        options = OVERRIDABLE if overridable else None
+        self._outputs.append(self.create_lifecycle_publisher(type_, topic, qos, qos_overriding_options=options))
+        return self._outputs[-1]
 
     def _settings(self) -> Settings:
         return Settings(**{field.name: self.get_parameter(field.name).value for field in fields(Settings)})
