@@ -249,14 +249,20 @@ def _autostart(node: Any, executable: str) -> list[Action]:
         _fail(f"{executable} did not start; its log says why")
 
     killed = False
+    waiting: list[Any] = []
 
     def ended(event: Any, context: Any) -> None:
         nonlocal killed
         killed = event.returncode < 0
+        while waiting:  # for a process that has ended meanwhile
+            waiting.pop().cancel()
 
     def started(event: Any, context: Any) -> list[Action]:
         configure = change(Transition.TRANSITION_CONFIGURE)
-        return [TimerAction(period=LEASE_S - RESPAWN_DELAY_S, actions=[configure])] if killed else [configure]
+        if not killed:
+            return [configure]
+        waiting.append(TimerAction(period=LEASE_S - RESPAWN_DELAY_S, actions=[configure]))
+        return [waiting[-1]]
 
     return [
         RegisterEventHandler(OnProcessExit(target_action=node, on_exit=ended)),

@@ -114,6 +114,9 @@ def test_a_node_that_was_killed_is_configured_when_it_is_forgotten(launching: An
     (action,) = started.kwargs["on_start"](None, None)
     assert action is launching.TimerAction.return_value
     assert launching.TimerAction.call_args.kwargs["period"] + launching.RESPAWN_DELAY_S == launching.LEASE_S
+    action.cancel.assert_not_called()
+    exited.kwargs["on_exit"](SimpleNamespace(returncode=-9), None)
+    action.cancel.assert_called_once()  # what waited for that process is not for the next one
 
 
 def test_every_node_has_an_enclave_of_its_own_where_they_are_named(launching: Any) -> None:
