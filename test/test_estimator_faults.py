@@ -26,6 +26,7 @@ from theatre import ROBOT, SECOND, Theatre, stamp_of
 
 from ropes_ros import estimation
 from ropes_ros.encoder import Estimate, shipped_model
+from ropes_ros.estimation import OUTCOMES
 
 pytest.importorskip("mujoco")
 PERIOD_NS = SECOND // 30
@@ -105,9 +106,11 @@ class Scene(Theatre):
 
         def settled() -> bool:
             counters = self.counters
-            return len(self.states) >= counters["published"] + counters["predicted"]
+            through = sum(counters[name] for name in OUTCOMES) == counters["received"]
+            return through and len(self.states) >= counters["published"] + counters["predicted"]
 
-        self.spin_until(settled, f"what was published is here: {self.counters}")
+        self.spin_for(0.1)  # for what is on its way
+        self.spin_until(settled, f"all frames are accounted for: {self.counters}")
 
     def until(self, state: str, film: bool = False) -> str:
         """Wait until a state is said, filming on where that is needed for it; its text."""

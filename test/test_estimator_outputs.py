@@ -199,6 +199,7 @@ def test_predictions_are_marked_by_their_stamps_and_end(theatre: Callable[..., T
         stage.show(last_ns)
         stage.spin_for(0.03)
     before = stage.counters["published"]
+    stage.node._estimation._period_ns = 33e6  # a busy machine has stretched it
     stage.spin_for(0.8)
     assert stage.counters["published"] == before
     predicted = [stamp_of(state) for state in stage.states if stamp_of(state) > last_ns]
@@ -317,6 +318,8 @@ def test_no_frame_is_missed_while_a_model_is_reloaded(
         stage.show(time.time_ns())
     assert stage.counters["published"] == stage.sent == 5 and not future.done()
     assert stage.node._encoder is before
+    answer = stage.trigger("/estimator/reload")
+    assert not answer.success and "already" in answer.message
     go_on.set()
     stage.spin_until(future.done, "the answer")
     assert future.result().success and stage.node._encoder is not before

@@ -305,22 +305,25 @@ def offer(node: LifecycleNode, name: str, action: Callable[[], str], *, backgrou
         name: The service's name.
         action: Does what is asked for and says in one line what was done; what it raises is the answer's message, with
             success false, and the node goes on.
-        background: Whether the action takes long: it runs in a thread of its own, one at a time, while the node's other
-            callbacks go on. rclpy looks for its end each time its executor wakes, under `run` every `WAKE_S` at the
+        background: Whether the action takes long: it runs in a thread of its own while the node's other callbacks go on,
+            and who asks for it meanwhile is told that it runs already. rclpy looks for its end each time its executor wakes, under `run` every `WAKE_S` at the
             latest: that costs next to nothing, and the answer may come so much later.
     """
     turn = threading.Lock()
 
     def attempt() -> tuple[bool, str]:
+        if not turn.acquire(blocking=False):
+            return False, "it is being done already: call again when that has been answered"
         try:
-            with turn:
-                return True, action()
+            return True, action()
         except RopesError as error:
             node.get_logger().error(f"{name}: {error}")
             return False, str(error)
         except Exception as error:
             node.get_logger().error(f"{name} failed:\n{traceback.format_exc().rstrip()}")
             return False, f"{type(error).__name__}: {' '.join(str(error).split())}; see the node's log"
+        finally:
+            turn.release()
 
     def answer(_: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         response.success, response.message = attempt()
