@@ -306,9 +306,9 @@ def offer(node: LifecycleNode, name: str, action: Callable[[], str], *, backgrou
         action: Does what is asked for and says in one line what was done; what it raises is the answer's message, with
             success false, and the node goes on.
         background: Whether the action takes long: it runs in a thread of its own while the node's other callbacks
-            go on, and who asks for it meanwhile is told that it runs already. rclpy looks for its end each time its executor
-            wakes, under `run` every `WAKE_S` at the latest: that costs next to nothing, and the answer may come so
-            much later.
+            go on, and who asks for it meanwhile is told that it runs already. rclpy looks for its end each time its
+            executor wakes, under `run` every `WAKE_S` at the latest: that costs next to nothing, and the answer may
+            come so much later.
     """
     turn = threading.Lock()
 
