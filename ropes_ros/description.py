@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from xml.etree import ElementTree
 
-from ropes_ros.ament import package_share
 from ropes_ros.errors import RobotError
-from ropes_ros.robot import Robot
+from ropes_ros.model_files import parse_description, resolve_mesh
+from ropes_ros.robot import Robot, is_mjcf
 
 Element = ElementTree.Element
 
@@ -27,9 +26,11 @@ def robot_element(robot: Robot) -> Element:
     and textures are absolute `file://` URIs; MuJoCo's options are left out.
 
     Raises:
-        RobotError: A file of a mesh or texture is not there.
+        RobotError: A file of a mesh or texture is not there, or the robot's description is no URDF.
     """
-    root = ElementTree.parse(robot.urdf_path).getroot()
+    if is_mjcf(robot.urdf_path):
+        raise RobotError(f"{robot.urdf_path} is MJCF, which other ROS programs cannot read: give a preset of the URDF")
+    root = parse_description(robot.urdf_path)
     options = root.find("mujoco/compiler")
     mesh_folder = "" if options is None else options.get("meshdir", "")
     for element in root.findall("mujoco"):
@@ -41,7 +42,8 @@ def robot_element(robot: Robot) -> Element:
                 joint.remove(child)
     for element in root.iter():
         if element.tag in ("mesh", "texture") and (name := element.get("filename")):
-            element.set("filename", _resolved(name, robot.urdf_path, mesh_folder).as_uri())
+            file = resolve_mesh(name, robot.urdf_path, robot.packages, mesh_folder)
+            element.set("filename", file.as_uri())
     return root
 
 
@@ -49,21 +51,3 @@ def root_link(root: Element) -> str:
     """The link of a URDF that is no joint's child."""
     children = {child.get("link") for child in root.iterfind("joint/child")}
     return next(name for link in root.iterfind("link") if (name := str(link.get("name"))) not in children)
-
-
-def _resolved(name: str, urdf: Path, mesh_folder: str) -> Path:
-    """The file of a mesh: of a package, beside the URDF, or, as MuJoCo reads it, in the compiler's meshdir."""
-    places = [urdf.parent / mesh_folder / Path(name).name]
-    if name.startswith("package://"):
-        package, _, inside = name.removeprefix("package://").partition("/")
-        share = package_share(package)
-        places = ([] if share is None else [share / inside]) + places
-    else:
-        places.insert(0, urdf.parent / name.removeprefix("file://"))
-    for place in places:
-        if place.is_file():
-            return place.resolve()
-    raise RobotError(
-        f"{urdf}: file '{name}' is not there (looked for {', '.join(str(place) for place in places)}):"
-        " give its path relative to the URDF, or source the workspace of its package"
-    )

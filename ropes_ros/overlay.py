@@ -168,7 +168,8 @@ def draw_estimate(
     With a camera the arm at the estimate is drawn where it would be seen, and around its tip the ellipse of
     `ELLIPSE_SIGMAS`. On the left each joint has a bar from its lower to its upper limit: a line at the angle, a band of
     one standard deviation to both sides, a triangle at the measured angle; above it name, angle and standard deviation
-    in degrees. Joints for which there is no room are counted. At the bottom are state, reason and latency.
+    in degrees, of a prismatic joint in mm. Joints for which there is no room are counted. At the bottom are state,
+    reason and latency.
 
     Args:
         image: uint8 [H, W, 3] RGB.
@@ -291,11 +292,11 @@ def _bars(
     if end - left < 4 * size or room < 1:
         return
     _darken(canvas, 0, 0, right, gap + entry * shown + (size + gap if shown < joints else 0))
-    degrees = np.degrees(position), np.degrees(std)
+    scale = [joint.figures[1] for joint in robot.joints]
     for joint in range(shown):
         base = gap + entry * joint + size
-        value = f"{degrees[0][joint]:+.1f}"
-        value += f" +-{degrees[1][joint]:.1f}" if np.isfinite(std[joint]) else ""
+        value = f"{scale[joint] * position[joint]:+.1f}"
+        value += f" +-{scale[joint] * std[joint]:.1f}" if np.isfinite(std[joint]) else ""
         start = end - _width(value, size)
         _write(canvas, value, start, base - size // 6, size, _WHITE)
         name = _fitted(robot.joint_names[joint], size, start - left - gap)

@@ -17,12 +17,14 @@ import numpy.typing as npt
 import pinocchio
 
 from ropes_ros.errors import RobotError, RopesError
+from ropes_ros.model_files import locate, packages_of, parse_description
 from ropes_ros.paths import share_dir
 from ropes_ros.yaml_text import parse_yaml
 
 Array = npt.NDArray[np.float64]
 
-_KEYS = {"name", "urdf", "base_link", "tip_link", "joints", "sim"}
+_KEYS = {"name", "urdf", "base_link", "tip_link", "joints", "packages", "collision", "sim"}
+_OPTIONAL = {"packages", "collision", "sim"}
 _JOINT_KEYS = {"home", "half_range", "max_velocity", "max_acceleration"}
 
 
@@ -30,7 +32,8 @@ _JOINT_KEYS = {"home", "half_range", "max_velocity", "max_acceleration"}
 class Joint:
     """One commanded joint; angles in rad, max_velocity in rad/s, max_acceleration in rad/s^2.
 
-    A continuous joint turns without end; its angles count from `lower` = home - pi to `upper` = home + pi.
+    Of a prismatic joint all of these are in m instead of rad. A continuous joint turns without end; its angles count
+    from `lower` = home - pi to `upper` = home + pi.
     """
 
     name: str
@@ -41,6 +44,17 @@ class Joint:
     home: float
     half_range: float
     continuous: bool = False
+    prismatic: bool = False
+
+    @property
+    def unit(self) -> str:
+        """Unit of its positions."""
+        return "m" if self.prismatic else "rad"
+
+    @property
+    def figures(self) -> tuple[str, float]:
+        """Unit of its positions in what people read, mm or degrees, and the factor from `unit`."""
+        return ("mm", 1000.0) if self.prismatic else ("°", 180.0 / math.pi)
 
 
 class Chain(NamedTuple):
@@ -64,12 +78,13 @@ class Chain(NamedTuple):
 class Robot:
     """A robot: its joints in the preset's order, the intervention box, and its kinematics.
 
-    URDF joints that the preset does not name stay at their neutral position. Joints may be revolute, prismatic
-    or continuous (their limits are half a turn to both sides of home).
+    Joints that the preset does not name, mimic joints among them, stay at their neutral position. Joints may be
+    revolute, prismatic (in m wherever others are in rad) or continuous (their limits are half a turn to both sides of
+    home). The description may also be MuJoCo's (MJCF); its bodies are then the links.
 
     Args:
         preset: The preset, a whole robot.yaml as a mapping.
-        source: The preset's file; its URDF's path is relative to this file's folder.
+        source: The preset's file; paths in it are relative to this file's folder.
 
     Raises:
         RobotError: The preset or its URDF is malformed, or they contradict each other.
@@ -77,12 +92,13 @@ class Robot:
 
     def __init__(self, preset: Mapping[str, Any], source: Path) -> None:
         self._source = source
-        _check_keys(preset, _KEYS, _KEYS - {"sim"}, source, "")
+        _check_keys(preset, _KEYS, _KEYS - _OPTIONAL, source, "")
         self.preset = preset
         self.name = str(preset["name"])
         self.base_link = str(preset["base_link"])
         self.tip_link = str(preset["tip_link"])
-        self.urdf_path = (source.parent / str(preset["urdf"])).resolve()
+        self.urdf_path = locate(preset["urdf"], source)
+        self.packages = packages_of(preset, source)
         self._model = self._load_model()
         # By name, once: each frame that Pinocchio hands over is converted on the way.
         self._frame_ids = {
@@ -132,7 +148,7 @@ class Robot:
             RobotError: q is not (J,).
         """
         data = self._model.createData()
-        (configuration,) = self._configurations(self._per_joint(q).reshape(1, -1))
+        (configuration,) = self.configurations(self._per_joint(q).reshape(1, -1))
         pinocchio.framesForwardKinematics(self._model, data, configuration)
         base = self._base.inverse()
         return np.stack(
@@ -169,7 +185,7 @@ class Robot:
         q = self._per_joint(q)
         frame = self._frame_id(self.tip_link if link is None else link)
         data = self._model.createData()
-        configurations = self._configurations(q.reshape(-1, len(self.joints)))
+        configurations = self.configurations(q.reshape(-1, len(self.joints)))
         poses = np.empty((len(configurations), 7))
         base_inverse = self._base.inverse()
         for i, configuration in enumerate(configurations):
@@ -201,7 +217,7 @@ class Robot:
         jacobian = pinocchio.computeFrameJacobian(
             self._model,
             self._model.createData(),
-            self._configurations(q[None])[0],
+            self.configurations(q[None])[0],
             frame,
             pinocchio.ReferenceFrame.LOCAL_WORLD_ALIGNED,
         )
@@ -240,8 +256,18 @@ class Robot:
             )
         return array
 
-    def _configurations(self, q: Array) -> Array:
-        """Angles (N, J) in the preset's order as the model's configuration vectors (N, nq)."""
+    @property
+    def model(self) -> Any:
+        """The Pinocchio model, of the preset's joints alone; its world is the root link's frame."""
+        return self._model
+
+    @property
+    def base_placement(self) -> Array:
+        """Frame of the base link in the root link's, float64 [4, 4]."""
+        return np.asarray(self._base.homogeneous)
+
+    def configurations(self, q: Array) -> Array:
+        """Angles (N, J) in the preset's order as configuration vectors (N, nq) of `model`."""
         configurations = np.tile(pinocchio.neutral(self._model), (len(q), 1))
         configurations[:, self._q_index] = np.where(self.continuous, np.cos(q), q)
         configurations[:, self._q_index[self.continuous] + 1] = np.sin(q[:, self.continuous])
@@ -256,12 +282,7 @@ class Robot:
 
     def _load_model(self) -> Any:
         """The URDF as a Pinocchio model of the preset's joints alone; the others are locked."""
-        if not self.urdf_path.is_file():
-            raise RobotError(f"{self._source}: URDF {self.urdf_path} does not exist")
-        try:
-            model = pinocchio.buildModelFromUrdf(str(self.urdf_path))
-        except (ValueError, RuntimeError) as error:
-            raise RobotError(f"{self.urdf_path} is not a readable URDF: {error}") from None
+        model = read_model(self.urdf_path)
         wanted = self.preset["joints"]
         if not isinstance(wanted, Mapping) or not wanted:
             raise RobotError(f"{self._source}: joints must map joint names to home and half_range")
@@ -308,6 +329,7 @@ class Robot:
                 lower=lower,
                 upper=upper,
                 continuous=axis.nq == 2,
+                prismatic=axis.shortname().startswith("JointModelP"),
                 **{key: float(value) for key, value in values.items()},
             )
             if joint.continuous and joint.half_range > math.pi:
@@ -318,11 +340,33 @@ class Robot:
             low, high = joint.home - joint.half_range, joint.home + joint.half_range
             if low < joint.lower or high > joint.upper:
                 raise RobotError(
-                    f"{self._source}: {where}home +- half_range is [{low:.4f}, {high:.4f}] rad, outside the URDF's"
-                    f" limits [{joint.lower:.4f}, {joint.upper:.4f}]: reduce half_range or move home"
+                    f"{self._source}: {where}home +- half_range is [{low:.4f}, {high:.4f}] {joint.unit}, outside the"
+                    f" URDF's limits [{joint.lower:.4f}, {joint.upper:.4f}]: reduce half_range or move home"
                 )
             joints.append(joint)
         return tuple(joints)
+
+
+def is_mjcf(path: Path) -> bool:
+    """Whether a description is MuJoCo's (MJCF) rather than a URDF.
+
+    Raises:
+        RobotError: It cannot be read, or is no XML.
+    """
+    return parse_description(path).tag == "mujoco"
+
+
+def read_model(path: Path) -> Any:
+    """A URDF or MJCF file as a Pinocchio model of all its joints.
+
+    Raises:
+        RobotError: It is neither.
+    """
+    build = pinocchio.buildModelFromMJCF if is_mjcf(path) else pinocchio.buildModelFromUrdf
+    try:
+        return build(str(path))
+    except (ValueError, RuntimeError) as error:
+        raise RobotError(f"{path} is not a readable URDF: {' '.join(str(error).split())}") from None
 
 
 def _parents(model: Any) -> dict[str, str]:

@@ -16,6 +16,12 @@ CAMERA_KEYS = {"position": 3, "look_at": 3, "fovy": 1}
 """Keys of a preset's `sim.camera` and how many numbers each holds; m in the base link's frame, rad."""
 
 
+def has_section(robot: Robot, name: str) -> bool:
+    """Whether the preset has a part of that name in its `sim` section."""
+    sim = robot.preset.get("sim")
+    return isinstance(sim, Mapping) and name in sim
+
+
 def section(robot: Robot, name: str, lengths: Mapping[str, int]) -> dict[str, Array]:
     """A part of the preset's `sim` section: each key a list of so many numbers (or one number).
 

@@ -41,15 +41,22 @@ def make(
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Source of all that is drawn at random.")] = 0,
     save: Annotated[Path | None, typer.Option(help="Write the schedule to this YAML file.")] = None,
+    check: Annotated[
+        bool, typer.Option("--check/--no-check", help="Refuse a schedule in which the robot hits itself or the floor.")
+    ] = True,
     as_json: Json = False,
 ) -> None:
     """Make a schedule, show it, and write it to a file with --save."""
+    from ropes_ros.collision import refuse_collisions
     from ropes_ros.regimes import make_schedule
     from ropes_ros.robot import load_robot
 
+    loaded = load_robot(robot)
     schedule = make_schedule(
-        load_robot(robot), design=design, levels=_levels(levels, design), duration_s=60.0 * minutes, seed=seed
+        loaded, design=design, levels=_levels(levels, design), duration_s=60.0 * minutes, seed=seed
     )
+    if check:
+        refuse_collisions(loaded, schedule)
     if save is not None:
         schedule.save(save)
     _show(schedule, as_json)
