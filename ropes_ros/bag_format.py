@@ -13,7 +13,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 from mcap.writer import MCAP0_MAGIC
@@ -27,6 +27,8 @@ METADATA_FILE = "metadata.yaml"
 METADATA_VERSION = 9
 HEADER_RECORD = "ropes_ros"
 END_RECORD = "ropes_ros_end"
+END_KEYS = ("state", "drops", "losses", "rates", "ended")
+"""What of the header is known at the end only."""
 KEY_PREFIX = "ropes_ros."
 
 TOPICS: Mapping[str, str] = {
@@ -36,7 +38,11 @@ TOPICS: Mapping[str, str] = {
     "joint_states": "/joint_states",
     "regime": "/ropes/regime",
 }
-"""Default topic of each role."""
+"""Default topic of each role.
+
+Where several cameras were recorded, "image" and "camera_info" are those of the first, which is the one that is trained
+from; the others have the roles "image_2", "camera_info_2", "image_3" and so on, and no default.
+"""
 
 ROLE_TYPES: Mapping[str, tuple[str, ...]] = {
     "image": ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"),
@@ -45,6 +51,38 @@ ROLE_TYPES: Mapping[str, tuple[str, ...]] = {
     "regime": ("diagnostic_msgs/msg/DiagnosticArray",),
 }
 """Message types that a role may have; commands may be of any type."""
+
+
+def numbered(role: str, camera: int) -> str:
+    """A role of one of several cameras, which are counted from 1: "image", "image_2", "image_3"."""
+    return role if camera == 1 else f"{role}_{camera}"
+
+
+def role_types(role: str) -> tuple[str, ...] | None:
+    """Message types that a role, of whichever camera, may have; None for any."""
+    base, _, number = role.rpartition("_")
+    return ROLE_TYPES.get(base if number.isdecimal() else role)
+
+
+class Losses(NamedTuple):
+    """Messages of a topic that are missing in a bag, as far as the recorder knows.
+
+    Attributes:
+        gaps: Messages missing between the stamps of those that arrived (images only).
+        transport: Messages that the middleware says it lost.
+        queue: Messages that arrived, and were dropped since the disk did not keep up.
+        malformed: Images too short for a header, which are not recorded; gaps count them too.
+    """
+
+    gaps: int = 0
+    transport: int = 0
+    queue: int = 0
+    malformed: int = 0
+
+    @property
+    def total(self) -> int:
+        """Lost on the way, as the one or the other way of counting says, or in the queue."""
+        return max(self.gaps, self.transport) + self.queue
 
 RECORDING, COMPLETE, RECOVERED = "recording", "complete", "recovered"
 
@@ -85,6 +123,9 @@ class BagHeader:
         topics: Role ("image", "regime", ...) to topic name.
         state: "recording" until the bag is closed, then "complete", or "recovered".
         drops: Topic to number of messages known to be lost while recording.
+        losses: Topic to where they were lost.
+        rates: Topic to its messages a second.
+        ended: Why the recording ended where nobody asked for it, for example since the disk was nearly full.
         schema_version: Version of this layout.
     """
 
@@ -94,6 +135,9 @@ class BagHeader:
     topics: Mapping[str, str] = field(default_factory=lambda: dict(TOPICS))
     state: str = RECORDING
     drops: Mapping[str, int] = field(default_factory=dict)
+    losses: Mapping[str, Losses] = field(default_factory=dict)
+    rates: Mapping[str, float] = field(default_factory=dict)
+    ended: str = ""
     schema_version: int = SCHEMA_VERSION
 
     def to_strings(self) -> dict[str, str]:
@@ -105,6 +149,13 @@ class BagHeader:
             "state": self.state,
             "drops": json.dumps(dict(self.drops), sort_keys=True),
         }
+        if self.losses:
+            losses = {topic: losses._asdict() for topic, losses in self.losses.items()}
+            pairs["losses"] = json.dumps(losses, sort_keys=True)
+        if self.rates:
+            pairs["rates"] = json.dumps(dict(self.rates), sort_keys=True)
+        if self.ended:
+            pairs["ended"] = self.ended
         if self.schedule_yaml is not None:
             pairs["schedule"] = self.schedule_yaml
         if self.schedule_hash is not None:
@@ -144,6 +195,14 @@ class BagHeader:
                 drops={
                     str(topic): int(count) for topic, count in json.loads(pairs.get("drops", "{}")).items()
                 },
+                losses={
+                    str(topic): Losses(**{str(name): int(count) for name, count in parts.items()})
+                    for topic, parts in json.loads(pairs.get("losses", "{}")).items()
+                },
+                rates={
+                    str(topic): float(rate) for topic, rate in json.loads(pairs.get("rates", "{}")).items()
+                },
+                ended=pairs.get("ended", ""),
                 schema_version=int(version),
             )
         except (KeyError, ValueError, TypeError, AttributeError, RecursionError, OverflowError) as error:

@@ -15,14 +15,14 @@ import zlib
 from collections.abc import Iterator, Mapping
 from io import BytesIO
 from pathlib import Path
-from typing import IO, BinaryIO
+from typing import BinaryIO
 
 from mcap.data_stream import ReadDataStream
 from mcap.exceptions import McapError
 from mcap.opcode import Opcode
 from mcap.records import Channel, Chunk, Footer, McapRecord, Message, Metadata, Schema
 from mcap.stream_reader import breakup_chunk
-from mcap.writer import MCAP0_MAGIC, Writer
+from mcap.writer import MCAP0_MAGIC
 from rosbags.rosbag2 import ReaderError
 from rosbags.rosbag2.metadata import dump_qos_v9, parse_qos
 
@@ -31,6 +31,7 @@ from ropes_ros.bag_format import (
     END_RECORD,
     HEADER_RECORD,
     METADATA_FILE,
+    RECORDING,
     RECOVERED,
     BagHeader,
     FileRecord,
@@ -40,9 +41,10 @@ from ropes_ros.bag_format import (
     metadata_document,
     write_metadata,
 )
-from ropes_ros.bag_writer import end_record
+from ropes_ros.bag_writer import StorageFile, end_record
 from ropes_ros.errors import BagError
 from ropes_ros.mcap_limits import read_summary, unpacked_chunk
+from ropes_ros.mcap_writer import McapWriter
 
 _SUFFIX = ".recovering"
 KEPT_SUFFIX = ".damaged"
@@ -88,7 +90,7 @@ class _Contents:
 
 
 def recover(path: str | Path) -> Recovery:
-    """Make a cut-off or damaged bag readable again; of a whole one only metadata.yaml is written afresh.
+    """Make a cut-off or damaged bag readable again; a whole one is left as it is, byte for byte.
 
     Needs about as much free space as the largest damaged file.
 
@@ -121,7 +123,8 @@ def recover(path: str | Path) -> Recovery:
                 if summary is None:
                     raise BagError(f"{file} could not be rebuilt: the device may be failing, check it")
             contents.append(summary)
-        _rebuild_metadata(path, contents)
+        if rebuilt or not _is_current(path, contents):
+            _rebuild_metadata(path, contents)
     except OSError as error:
         raise BagError(
             f"{path} cannot be recovered ({error.strerror}): make room or mend permissions, try again"
@@ -211,20 +214,23 @@ def _rebuild(file: Path) -> tuple[int, Path | None]:
     temporary = file.with_name(file.name + _SUFFIX)
     try:
         temporary.unlink(missing_ok=True)  # and never through a link that a bag from elsewhere brought
-        with file.open("rb") as source, temporary.open("xb") as target:
+        with file.open("rb") as source:
             try:
                 fcntl.flock(source, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise BagError(f"{file} is being recorded right now: stop the recorder first") from None
-            copier = _Copier(target)
-            lost = copier.copy(source, file.stat().st_size)
-            if not copier.messages:
-                raise BagError(
-                    f"{file} holds no complete message: nothing can be recovered, the file is left as it is"
-                )
-            copier.finish()
-            target.flush()
-            os.fsync(target.fileno())
+            target = StorageFile(temporary)
+            try:
+                copier = _Copier(target)
+                lost = copier.copy(source, file.stat().st_size)
+                if not copier.messages:
+                    raise BagError(
+                        f"{file} holds no complete message: nothing can be recovered, the file is left as it is"
+                    )
+                copier.finish()
+                target.fsync()
+            finally:
+                target.close()
         if copier.holes:
             if os.path.lexists(kept):
                 raise BagError(f"{kept} is in the way of the damaged original, which is kept: move it elsewhere")
@@ -236,9 +242,12 @@ def _rebuild(file: Path) -> tuple[int, Path | None]:
 
 
 class _Copier:
-    """Copies records into a new MCAP file, registering schemas and channels as they first appear."""
+    """Copies records into a new MCAP file, registering schemas and channels as they first appear.
 
-    def __init__(self, target: IO[bytes]) -> None:
+    Each chunk becomes one chunk, compressed as it was, so that no more than one is in memory.
+    """
+
+    def __init__(self, target: StorageFile) -> None:
         self.messages = 0
         self.holes = False
         """Whether a message was found behind something that could not be read."""
@@ -247,8 +256,8 @@ class _Copier:
         self._header: Mapping[str, str] | None = None
         self._schemas: dict[int, int] = {}
         self._channels: dict[int, tuple[int, str]] = {}
-        self._writer = Writer(target)
-        self._writer.start(profile="ros2", library=f"ropes_ros {__version__} recover")
+        self._writer = McapWriter(target, compression="none")
+        self._writer.start(library=f"ropes_ros {__version__} recover")
 
     def copy(self, source: BinaryIO, size: int) -> int:
         """Copy all complete records; returns the number of bytes that could not be used."""
@@ -264,6 +273,9 @@ class _Copier:
                         self._lost += len(payload)
                     for record in records:
                         self._add(record)
+                    if opcode == Opcode.CHUNK:
+                        self._writer.compression = _compression(payload)
+                        self._writer.flush()
                 except _DAMAGE:
                     self._lost += len(payload)
             broken = source.tell()
@@ -278,7 +290,7 @@ class _Copier:
         if self._header is not None:
             header = dataclasses.replace(BagHeader.from_strings(self._header, "bag"), state=RECOVERED)
             self._writer.add_metadata(END_RECORD, end_record(header, self._counts))
-        self._writer.finish()  # type: ignore[no-untyped-call]
+        self._writer.finish()
 
     def _add(self, record: McapRecord) -> None:
         if isinstance(record, Schema):
@@ -371,6 +383,34 @@ def _parse(opcode: int, payload: bytes) -> list[McapRecord]:
     return []
 
 
+def _compression(payload: bytes) -> str:
+    """How a chunk that was read is compressed, as the writer calls it."""
+    return Chunk.read(ReadDataStream(BytesIO(payload))).compression or "none"
+
+
+def _is_current(path: Path, contents: list[_Contents]) -> bool:
+    """Whether metadata.yaml speaks of just these files and what they hold, as of a recording that has ended."""
+    counts: dict[str, int] = {}
+    for content in contents:
+        for name, topic in content.topics.items():
+            counts[name] = counts.get(name, 0) + topic.count
+    try:
+        information = load_metadata(path)
+        header = BagHeader.from_custom_data(information.get("custom_data"), path)
+        listed = {
+            entry["topic_metadata"]["name"]: entry["message_count"]
+            for entry in information["topics_with_message_count"]
+        }
+        return (
+            (header is None or header.state != RECORDING)
+            and information["relative_file_paths"] == [content.file.name for content in contents]
+            and information["message_count"] == sum(counts.values())
+            and listed == counts
+        )
+    except (BagError, KeyError, TypeError, AttributeError):
+        return False
+
+
 def _rebuild_metadata(path: Path, contents: list[_Contents]) -> None:
     """Write metadata.yaml from what the files hold; custom data of others is kept."""
     topics: dict[str, TopicRecord] = {}
@@ -384,7 +424,6 @@ def _rebuild_metadata(path: Path, contents: list[_Contents]) -> None:
         custom = {}
     if contents[0].header is not None:
         pairs = {**contents[0].header, **(contents[-1].end or {})}
-        pairs.pop("counts", None)
         custom.update(BagHeader.from_strings(pairs, path).to_custom_data())
     write_metadata(
         path, metadata_document(list(topics.values()), [c.file for c in contents], custom), fsync=True

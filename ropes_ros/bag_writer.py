@@ -12,22 +12,24 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, cast
+from typing import Any
 
-from mcap.writer import CompressionType, Writer
 from rosbags.typesys import Stores, TypesysError, get_typestore
 
 from ropes_ros import __version__
 from ropes_ros.bag_format import (
     COMPLETE,
+    END_KEYS,
     END_RECORD,
     HEADER_RECORD,
     TOPICS,
     BagHeader,
     FileRecord,
+    Losses,
     OfferedQos,
     TopicRecord,
     dump_yaml,
@@ -35,40 +37,48 @@ from ropes_ros.bag_format import (
     write_metadata,
 )
 from ropes_ros.errors import BagError
+from ropes_ros.mcap_writer import COMPRESSIONS, McapWriter, Piece
+from ropes_ros.units import NANOSECONDS
 
-COMPRESSIONS: Mapping[str, CompressionType] = {
-    "zstd": CompressionType.ZSTD,
-    "lz4": CompressionType.LZ4,
-    "none": CompressionType.NONE,
-}
 FLUSH_PERIOD_S = 0.5
-_CHUNK_BYTES = 1 << 20
+_WRITEBACK_BYTES = 8 << 20
+_PIECES = 1024
+"""IOV_MAX of Linux and macOS: that many pieces are written at once."""
 
 
-class _Output:
-    """An unbuffered file for the MCAP writer: what `write` returned from is with the operating system.
+class StorageFile:
+    """An unbuffered file: what `write` returned from is with the operating system.
 
     It is locked while it is open, so that `recover` can tell a running recording from a dead one.
     """
 
     def __init__(self, path: Path) -> None:
         self._raw = path.open("xb", buffering=0)
+        self._size = self._begun = 0
         with contextlib.suppress(OSError):  # some network file systems have no locks
             fcntl.flock(self._raw, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
-    def write(self, data: bytes) -> int:
-        """Write all of `data` or raise OSError."""
-        view = memoryview(data)
-        while view:
-            view = view[self._raw.write(view) :]
-        return len(data)
+    def write(self, pieces: Sequence[Piece]) -> int:
+        """Write all pieces, one behind the other, or raise OSError; the number of their bytes."""
+        views = [memoryview(piece) for piece in pieces if piece]
+        total = sum(map(len, views))
+        while views:
+            written = os.writev(self._raw.fileno(), views[:_PIECES])
+            while views and written >= len(views[0]):
+                written -= len(views.pop(0))
+            if written:
+                views[0] = views[0][written:]
+        self._size += total
+        self._begin_writeback()
+        return total
 
-    def tell(self) -> int:
-        """Offset in bytes."""
-        return self._raw.tell()
-
-    def flush(self) -> None:
-        """Nothing is buffered here."""
+    def _begin_writeback(self) -> None:
+        """Have the system begin to write now: left alone it waits for gigabytes, then holds up whoever writes."""
+        length = self._size - self._begun
+        if length >= _WRITEBACK_BYTES and hasattr(os, "posix_fadvise"):
+            with contextlib.suppress(OSError):  # advice that a file system does not take
+                os.posix_fadvise(self._raw.fileno(), self._begun, length, os.POSIX_FADV_DONTNEED)
+            self._begun = self._size
 
     def fsync(self) -> None:
         """Wait until the device has everything."""
@@ -86,6 +96,12 @@ class _Topic:
     type_hash: str
     qos: OfferedQos
     count: int = 0
+    start_ns: int = 0
+    end_ns: int = 0
+
+    def rate(self) -> float:
+        """Messages a second between the first and the last, 0 of fewer than two."""
+        return (self.count - 1) * NANOSECONDS / (self.end_ns - self.start_ns) if self.end_ns > self.start_ns else 0.0
 
 
 class BagWriter:
@@ -101,7 +117,8 @@ class BagWriter:
         topics: Role to topic name where they differ from `TOPICS`.
         fsync: Whether a flush waits for the device (survives a power cut; costs milliseconds).
         flush_period_s: Longest time in seconds between flushes while messages arrive.
-        compression: "zstd" (small), "lz4" (cheaper on noisy camera images) or "none".
+        compression: "zstd" (small), "lz4" (cheaper on noisy camera images), "none", or "auto": zstd as long as no more
+            than 32 MB/s come, none above.
 
     Raises:
         BagError: The path exists, cannot be created, or the compression is unknown.
@@ -127,12 +144,12 @@ class BagWriter:
         self._flush_period_s = flush_period_s
         self._topics: dict[str, _Topic] = {}
         self._schemas: dict[str, int] = {}
-        self._drops: dict[str, int] = {}
+        self._losses: dict[str, Losses] = {}
         self._start_ns, self._end_ns = 0, 0
         self._count = 0
+        self._ended = ""
         self._last_flush = time.monotonic()
         self._open = False
-        self._typestore = get_typestore(Stores.LATEST)
         self._file_name = f"{self.path.name}_0.mcap"
         try:
             self.path.mkdir(parents=True)
@@ -145,12 +162,10 @@ class BagWriter:
                 f"{self.path} cannot be created ({error.strerror}): choose another path"
             ) from error
         try:
-            self._output = _Output(self.path / self._file_name)
+            self._output = StorageFile(self.path / self._file_name)
             self._open = True
-            self._mcap = Writer(
-                cast(IO[Any], self._output), chunk_size=_CHUNK_BYTES, compression=COMPRESSIONS[compression]
-            )
-            self._mcap.start(profile="ros2", library=f"ropes_ros {__version__}")
+            self._mcap = McapWriter(self._output, compression=compression)
+            self._mcap.start(library=f"ropes_ros {__version__}")
             self._mcap.add_metadata(HEADER_RECORD, self._header.to_strings())
             self._write_metadata()
             self._sync()
@@ -165,7 +180,7 @@ class BagWriter:
     @property
     def bytes_written(self) -> int:
         """Size of the storage file so far."""
-        return self._output.tell() if self._open else (self.path / self._file_name).stat().st_size
+        return self._mcap.size
 
     def add_topic(self, name: str, type_name: str, qos: OfferedQos | None = None) -> None:
         """Announce a topic; once per topic, before its first message.
@@ -183,14 +198,9 @@ class BagWriter:
             raise BagError(f"{self.path}: topic {name} was added already, as {self._topics[name].type_name}")
         qos = qos or OfferedQos()
         try:
-            definition, _ = self._typestore.generate_msgdef(type_name, ros_version=2)
-            type_hash = self._typestore.hash_rihs01(type_name)
-        except (TypesysError, KeyError) as error:
-            raise BagError(
-                f"{self.path}: topic {name} has type {type_name}, whose definition is not known here: "
-                "record only "
-                "topics of the standard message packages"
-            ) from error
+            definition, type_hash = message_definition(type_name)
+        except BagError as error:
+            raise BagError(f"{self.path}: topic {name}: {error}") from error
         try:
             if type_name not in self._schemas:
                 self._schemas[type_name] = self._mcap.register_schema(
@@ -233,16 +243,26 @@ class BagWriter:
             )
         except OSError as error:
             raise self._failed(error) from error
+        entry.start_ns = min(entry.start_ns, log_time_ns) if entry.count else log_time_ns
+        entry.end_ns = max(entry.end_ns, log_time_ns)
         entry.count += 1
         self._start_ns = min(self._start_ns, log_time_ns) if self._count else log_time_ns
         self._end_ns = max(self._end_ns, log_time_ns)
         self._count += 1
-        if time.monotonic() - self._last_flush >= self._flush_period_s:
+        if self.flush_due_in() <= 0:
             self.flush()
 
-    def note_drops(self, topic: str, count: int) -> None:
+    def note_losses(self, topic: str, losses: Losses) -> None:
         """State how many messages of a topic are known to be lost so far; written when the bag is closed."""
-        self._drops[topic] = count
+        self._losses[topic] = losses
+
+    def note_end(self, reason: str) -> None:
+        """State why the recording ends where nobody asked for it; written when the bag is closed."""
+        self._ended = reason
+
+    def flush_due_in(self) -> float:
+        """Seconds until the next flush is due; negative where it is overdue."""
+        return self._last_flush + self._flush_period_s - time.monotonic()
 
     def flush(self) -> None:
         """Close the chunk in progress and hand everything to the operating system (and device, with fsync).
@@ -252,7 +272,7 @@ class BagWriter:
         """
         self._check_open()
         try:
-            self._mcap.flush()  # type: ignore[no-untyped-call]
+            self._mcap.flush()
             self._sync()
         except OSError as error:
             raise self._failed(error) from error
@@ -266,14 +286,21 @@ class BagWriter:
         """
         if not self._open:
             return
-        self._header = dataclasses.replace(self._header, state=COMPLETE, drops=dict(self._drops))
+        self._header = dataclasses.replace(
+            self._header,
+            state=COMPLETE,
+            drops={topic: losses.total for topic, losses in self._losses.items()},
+            losses=dict(self._losses),
+            rates={name: round(topic.rate(), 3) for name, topic in self._topics.items()},
+            ended=self._ended,
+        )
         try:
-            self._mcap.flush()  # type: ignore[no-untyped-call]
+            self._mcap.flush()
             self._mcap.add_metadata(END_RECORD, end_record(self._header, self.counts))
             self._mcap.add_metadata(
                 "rosbag2", {"serialized_metadata": dump_yaml(self._document()["rosbag2_bagfile_information"])}
             )
-            self._mcap.finish()  # type: ignore[no-untyped-call]
+            self._mcap.finish()
             self._sync()
             self._output.close()
             self._open = False
@@ -327,11 +354,28 @@ class BagWriter:
         )
 
 
+@cache
+def message_definition(type_name: str) -> tuple[str, str]:
+    """The definition of a message type with all that it is made of, and its hash (REP 2016).
+
+    Args:
+        type_name: For example "sensor_msgs/msg/Image".
+
+    Raises:
+        BagError: The type is unknown.
+    """
+    store = get_typestore(Stores.LATEST)
+    try:
+        definition, _ = store.generate_msgdef(type_name, ros_version=2)
+        return definition, store.hash_rihs01(type_name)
+    except (TypesysError, KeyError) as error:
+        raise BagError(
+            f"the definition of type {type_name} is not known here: record only topics of the standard message packages"
+        ) from error
+
+
 def end_record(header: BagHeader, counts: Mapping[str, int]) -> dict[str, str]:
-    """The MCAP metadata record at the end of a bag: state, messages and known drops per topic."""
+    """The MCAP metadata record at the end of a bag: state, messages, rates and known losses per topic."""
     pairs = header.to_strings()
-    return {
-        "state": pairs["state"],
-        "drops": pairs["drops"],
-        "counts": json.dumps(dict(counts), sort_keys=True),
-    }
+    kept = {name: pairs[name] for name in END_KEYS if name in pairs}
+    return {**kept, "counts": json.dumps(dict(counts), sort_keys=True)}

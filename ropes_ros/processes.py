@@ -54,9 +54,11 @@ def node_command(
     return [sys.executable, "-m", runner, module, *_ros_arguments(parameters or {}, remappings or {})]
 
 
-def program_command(module: str, parameters: Mapping[str, object]) -> list[str]:
+def program_command(
+    module: str, parameters: Mapping[str, object], remappings: Mapping[str, str] | None = None
+) -> list[str]:
     """The command line that runs a module's main(), which uses rclpy, under either runtime."""
-    return [sys.executable, "-m", "ropes_ros.standalone", module, *_ros_arguments(parameters, {})]
+    return [sys.executable, "-m", "ropes_ros.standalone", module, *_ros_arguments(parameters, remappings or {})]
 
 
 def _ros_arguments(parameters: Mapping[str, object], remappings: Mapping[str, str]) -> list[str]:

@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import signal
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from synthetic import draw, header, image_cdr, joint_states_cdr, message, serial
 
 from ropes_ros import bag_writer
 from ropes_ros.bag_format import BagHeader
-from ropes_ros.bags import RECOVERED, TOPICS, BagWriter, OfferedQos, open_bag, recover
+from ropes_ros.bags import RECOVERED, TOPICS, BagWriter, Losses, OfferedQos, open_bag, recover
 from ropes_ros.errors import BagError
 
 IMAGE = TOPICS["image"]
@@ -96,7 +97,7 @@ def test_metadata_is_what_rosbag2_version_9_asks_for(tmp_path: Path) -> None:
         writer.add_topic("/quiet", "sensor_msgs/msg/JointState")
         writer.write(IMAGE, picture(0), 1_000)
         writer.write(IMAGE, picture(1), 3_500)
-        writer.note_drops(IMAGE, 4)
+        writer.note_losses(IMAGE, Losses(gaps=3, transport=2, queue=1))
     information = yaml.safe_load((tmp_path / "bag" / "metadata.yaml").read_text())[
         "rosbag2_bagfile_information"
     ]
@@ -120,7 +121,9 @@ def test_metadata_is_what_rosbag2_version_9_asks_for(tmp_path: Path) -> None:
     )
     assert information["custom_data"]["ropes_ros.schedule"] == "a: 1\nb: 2\n"
     with open_bag(tmp_path / "bag") as bag:
-        assert bag.header == BagHeader("arm6", "a: 1\nb: 2\n", "abc", TOPICS, "complete", {IMAGE: 4})
+        losses = {IMAGE: Losses(3, 2, 1)}
+        rates = {IMAGE: 400_000.0, "/quiet": 0.0}
+        assert bag.header == BagHeader("arm6", "a: 1\nb: 2\n", "abc", TOPICS, "complete", {IMAGE: 4}, losses, rates)
         assert (bag.start_ns, bag.end_ns) == (1_000, 3_500)
 
 
@@ -128,7 +131,7 @@ def test_header_is_in_the_storage_file_too(tmp_path: Path) -> None:
     with BagWriter(tmp_path / "bag", robot="arm6", schedule_yaml="a: 1\n", schedule_hash="abc") as writer:
         writer.add_topic(IMAGE, IMAGE_TYPE)
         writer.write(IMAGE, picture(0), 1)
-        writer.note_drops(IMAGE, 2)
+        writer.note_losses(IMAGE, Losses(gaps=2))
     with storage(tmp_path / "bag").open("rb") as stream:
         records = {record.name: record.metadata for record in make_reader(stream).iter_metadata()}
     assert records["ropes_ros"]["schedule"] == "a: 1\n"
@@ -285,14 +288,18 @@ def test_full_disk_gives_one_error_and_keeps_what_was_flushed(
 ) -> None:
     room = 60_000
 
-    class SmallDisk(bag_writer._Output):
-        def write(self, data: bytes) -> int:
-            if self.tell() + len(data) > room:
-                super().write(data[: room - self.tell()])
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            return super().write(data)
+    class SmallDisk(bag_writer.StorageFile):
+        written = 0
 
-    monkeypatch.setattr(bag_writer, "_Output", SmallDisk)
+        def write(self, pieces: Sequence[bytes]) -> int:
+            data = b"".join(pieces)
+            if self.written + len(data) > room:
+                super().write([data[: room - self.written]])
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            self.written += len(data)
+            return super().write([data])
+
+    monkeypatch.setattr(bag_writer, "StorageFile", SmallDisk)
     writer = BagWriter(tmp_path / "bag", robot="arm6", flush_period_s=0.0)
     writer.add_topic(IMAGE, IMAGE_TYPE)
     rng = np.random.default_rng(0)

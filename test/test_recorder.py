@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,7 +15,7 @@ from staging import Stage
 from staging import rclpy as rclpy  # fixture
 from synthetic import START_NS, draw, image_cdr, regime_cdr, regime_states, stick_robot
 
-from ropes_ros.bags import TOPICS, open_bag
+from ropes_ros.bags import TOPICS, Losses, open_bag
 from ropes_ros.errors import BagError
 from ropes_ros.gaps import GapCounter
 from ropes_ros.regimes import Schedule, make_schedule
@@ -44,6 +47,26 @@ def test_a_clock_that_jumps_is_no_loss(jump_ns: int) -> None:
     for stamp_ns in [*before, *(before[-1] + jump_ns + stamp for stamp in stamps_with(missing={50}))]:
         counter.add(stamp_ns)
     assert counter.missing == 1
+
+
+@pytest.mark.parametrize("held_up", [1.6, 3.2, 8.0])
+def test_frames_that_are_late_and_caught_up_are_not_lost(held_up: float) -> None:
+    """A driver is held up for so many periods, and sends what waited at once; a true loss is counted all the same."""
+    counter = GapCounter()
+    for number, stamp_ns in enumerate(stamps_with(missing={70})):
+        free_ns = int((40 + held_up) * PERIOD_NS)
+        counter.add(max(stamp_ns, free_ns + number * 100_000) if number > 40 else stamp_ns)
+    assert counter.missing == 1
+
+
+def test_a_camera_that_changes_its_rate_loses_next_to_nothing() -> None:
+    counter = GapCounter()
+    stamp_ns = 0
+    for period in (PERIOD_NS, PERIOD_NS // 2, PERIOD_NS, PERIOD_NS * 11 // 10):
+        for _ in range(200):
+            stamp_ns += period
+            counter.add(stamp_ns)
+    assert counter.missing <= 31  # half a window, where it becomes slower by half
 
 
 def recording(*parameters: str) -> Stage:
@@ -263,12 +286,12 @@ def test_a_full_disk_ends_the_node_with_one_clear_error(
         assert stage.start()
         stage.spin_until(lambda: images.get_subscription_count() > 0, "the recorder listens to the camera")
 
-        def full(data: bytes) -> int:
+        def full(pieces: Sequence[bytes]) -> int:
             raise OSError(28, "No space left on device")
 
         writer = stage.node._writer
         assert writer is not None
-        monkeypatch.setattr(writer._output, "write", full)
+        monkeypatch.setattr(writer._writer._output, "write", full)
         images.publish(image_cdr(START_NS, draw(np.zeros(2), (64, 48))))
         with pytest.raises(BagError, match=r"No space left on device.*ropes recover"):
             stage.spin_until(lambda: False, "the error comes")
@@ -329,7 +352,7 @@ def test_a_bag_that_cannot_be_closed_leaves_no_active_recorder(
         def fail() -> None:
             raise BagError("no space")
 
-        monkeypatch.setattr(stage.node._writer, "close", fail)
+        monkeypatch.setattr(stage.node._writer._writer, "close", fail)
         assert stage.node.trigger_deactivate() == TransitionCallbackReturn.SUCCESS
         assert stage.node.trigger_shutdown() == TransitionCallbackReturn.FAILURE
     finally:
@@ -380,3 +403,257 @@ def test_names_that_are_none_are_told_in_one_line(
         stage.close()
     lines = [line for line in capfd.readouterr().err.splitlines() if "ERROR" in line or "Traceback" in line]
     assert len(lines) == 1 and said in lines[0]
+
+
+def picture(number: int, size: tuple[int, int] = (64, 48)) -> bytes:
+    return image_cdr(START_NS + number * PERIOD_NS, draw(np.zeros(2), size))
+
+
+def test_several_cameras_each_have_their_roles(rclpy: Any, prepared: tuple[Path, Schedule]) -> None:
+    from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+
+    folder, _ = prepared
+    cameras = "['/left/image_raw/compressed', '/right/rgb:/right/info']"
+    stage = recording(*parameters_of(folder, f"extra_cameras:={cameras}"))
+    try:
+        publishers = [
+            stage.other.create_publisher(kind, topic, 50)
+            for kind, topic in (
+                (Image, TOPICS["image"]),
+                (CompressedImage, "/left/image_raw/compressed"),
+                (CameraInfo, "/left/camera_info"),
+                (Image, "/right/rgb"),
+                (CameraInfo, "/right/info"),
+            )
+        ]
+        assert stage.start()
+        stage.spin_until(lambda: all(each.get_subscription_count() for each in publishers), "it listens to all")
+        for number in range(20):
+            for publisher in publishers:
+                if publisher.topic_name == "/right/rgb" and number == 15:
+                    continue
+                if publisher.msg_type is Image:
+                    publisher.publish(picture(number))
+                else:
+                    message = publisher.msg_type()
+                    message.header.stamp.sec = number + 1
+                    publisher.publish(message)
+            stage.spin_for(0.01)
+        stage.spin_until(lambda: stage.node.received == 99, "all arrive")
+    finally:
+        stage.close()
+    with open_bag(folder / "bag") as bag:
+        assert bag.header is not None
+        assert bag.topic("image") == TOPICS["image"]
+        assert bag.topic("image_2") == "/left/image_raw/compressed"
+        assert bag.topic("camera_info_2") == "/left/camera_info"
+        assert (bag.topic("image_3"), bag.topic("camera_info_3")) == ("/right/rgb", "/right/info")
+        assert [bag.topics[bag.topic(role)].count for role in ("image", "image_2", "image_3")] == [20, 20, 19]
+        assert bag.header.losses == {"/right/rgb": Losses(gaps=1)}
+        assert bag.header.rates["/left/image_raw/compressed"] > 1.0
+
+
+def test_cameras_that_are_named_twice_are_refused(
+    rclpy: Any, prepared: tuple[Path, Schedule], capfd: pytest.CaptureFixture[str]
+) -> None:
+    stage = recording(*parameters_of(prepared[0], f"extra_cameras:=['{TOPICS['image']}']"))
+    try:
+        assert not stage.start()
+    finally:
+        stage.close()
+    assert "parameter extra_cameras: /camera/image_raw is recorded already" in capfd.readouterr().err
+
+
+def test_a_slow_disk_holds_up_no_subscription_and_what_is_dropped_is_counted(
+    rclpy: Any, prepared: tuple[Path, Schedule], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While a write hangs, all messages go on to be received; pictures beyond the queue are dropped, no regime is."""
+    from diagnostic_msgs.msg import DiagnosticArray
+    from sensor_msgs.msg import Image
+
+    folder, schedule = prepared
+    stage = recording(*parameters_of(folder, f"queue_size:={1 << 20}", "compression:=none"))
+    go_on = threading.Event()
+    try:
+        images = stage.other.create_publisher(Image, TOPICS["image"], 50)
+        regimes = stage.other.create_publisher(DiagnosticArray, TOPICS["regime"], latched(rclpy))
+        assert stage.start()
+        stage.spin_until(
+            lambda: images.get_subscription_count() and regimes.get_subscription_count(), "the recorder listens"
+        )
+        output = stage.node._writer._writer._output
+        write = output.write
+
+        def slow(pieces: Sequence[bytes]) -> int:
+            assert go_on.wait(60.0)
+            return write(pieces)  # type: ignore[no-any-return]
+
+        monkeypatch.setattr(output, "write", slow)
+        sent = [picture(number, (320, 240)) for number in range(30)]
+        for number, frame in enumerate(sent):
+            images.publish(frame)
+            stage.spin_until(lambda number=number: stage.node.received >= number + 1, "it is received all the same")
+        regimes.publish(regime_cdr(regime_states(schedule, START_NS)[3], schedule.joint_names))
+        stage.spin_until(lambda: stage.node.received == 31, "and so is the regime")
+        go_on.set()
+        statement = stage.node._statement()
+        assert "since the disk does not keep up" in statement.message
+    finally:
+        go_on.set()
+        stage.close()
+    with open_bag(folder / "bag") as bag:
+        assert bag.header is not None
+        recorded = bag.topics[TOPICS["image"]].count
+        losses = bag.header.losses[TOPICS["image"]]
+        assert losses == Losses(queue=30 - recorded)
+        assert 3 <= recorded < 30
+        assert [entry.data for entry in bag.messages([TOPICS["image"]])][:3] == sent[:3]
+        assert bag.topics[TOPICS["regime"]].count == 1
+
+
+@pytest.mark.parametrize("limit", ["max_bag_size:=300000", "max_bag_duration:=0.5"])
+def test_a_bag_that_is_large_or_long_enough_is_followed_by_another(
+    rclpy: Any, prepared: tuple[Path, Schedule], limit: str
+) -> None:
+    from sensor_msgs.msg import Image
+
+    folder, _ = prepared
+    stage = recording(*parameters_of(folder, limit, "compression:=none", "flush_period:=0.05"))
+    sent = []
+    try:
+        images = stage.other.create_publisher(Image, TOPICS["image"], 50)
+        assert stage.start()
+        stage.spin_until(lambda: images.get_subscription_count() > 0, "the recorder listens to the camera")
+
+        def send() -> bool:
+            sent.append(picture(len(sent)))
+            images.publish(sent[-1])
+            return stage.node._writer.path == folder / "bag_3" and stage.node._writer.accepted[TOPICS["image"]] > 0
+
+        stage.spin_until(send, "a third bag is begun")
+        stage.spin_until(lambda: stage.node.received == len(sent), "all arrive")
+    finally:
+        stage.close()
+    held = []
+    for name in ("bag", "bag_2", "bag_3"):
+        with open_bag(folder / name) as bag:
+            assert bag.header is not None and bag.header.state == "complete"
+            held += [entry.data for entry in bag.messages([TOPICS["image"]])]
+    assert held == sent
+
+
+def test_where_there_can_be_no_other_bag_the_recording_goes_on_in_this_one(
+    rclpy: Any, prepared: tuple[Path, Schedule], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from sensor_msgs.msg import Image
+
+    folder, _ = prepared
+    stage = recording(*parameters_of(folder, "max_bag_duration:=0.2"))
+    try:
+        images = stage.other.create_publisher(Image, TOPICS["image"], 50)
+        assert stage.start()
+
+        def refuse(path: Path) -> None:
+            raise BagError(f"{path} cannot be created")
+
+        monkeypatch.setattr(stage.node, "_create", refuse)
+        stage.spin_until(images.get_subscription_count, "the recorder listens to the camera")
+        stage.spin_for(0.5)
+        images.publish(picture(0))
+        stage.spin_until(lambda: stage.node.received == 1, "it arrives")
+    finally:
+        stage.close()
+    assert "goes on in the same bag: " in capfd.readouterr().err
+    with open_bag(folder / "bag") as bag:
+        assert bag.topics[TOPICS["image"]].count == 1
+
+
+def test_a_nearly_full_disk_ends_the_recording_with_a_whole_bag(
+    rclpy: Any, prepared: tuple[Path, Schedule], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sensor_msgs.msg import Image
+
+    from ropes_ros.nodes import recorder
+
+    folder, _ = prepared
+    stage = recording(*parameters_of(folder, "min_free:=5000000"))
+    try:
+        images = stage.other.create_publisher(Image, TOPICS["image"], 50)
+        assert stage.start()
+        stage.spin_until(lambda: images.get_subscription_count() > 0, "the recorder listens to the camera")
+        images.publish(picture(0))
+        stage.spin_until(lambda: stage.node.received == 1, "it arrives")
+        monkeypatch.setattr(recorder.shutil, "disk_usage", lambda path: SimpleNamespace(free=4_000_000))
+        with pytest.raises(BagError, match=r"bag was closed, and is whole: 4 MB are free.*min_free"):
+            stage.spin_until(lambda: False, "the error comes")
+        assert "4 MB are free" in stage.node._statement().message
+    finally:
+        stage.close()
+    with open_bag(folder / "bag") as bag:
+        assert bag.header is not None and bag.header.state == "complete"
+        assert "4 MB are free" in bag.header.ended
+        assert bag.topics[TOPICS["image"]].count == 1
+
+
+def test_no_bag_is_begun_on_a_nearly_full_disk(
+    rclpy: Any, prepared: tuple[Path, Schedule], capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder, _ = prepared
+    stage = recording(*parameters_of(folder, f"min_free:={1 << 50}"))
+    try:
+        assert not stage.start()
+    finally:
+        stage.close()
+    assert "bag is not begun:" in capfd.readouterr().err
+    assert not (folder / "bag").exists()
+
+
+def test_a_camera_that_is_unplugged_is_told_and_the_recording_goes_on(
+    rclpy: Any, prepared: tuple[Path, Schedule], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sensor_msgs.msg import Image
+
+    from ropes_ros.nodes import recorder
+
+    monkeypatch.setattr(recorder, "SILENT_AFTER_S", 0.3)
+    folder, _ = prepared
+    stage = recording(*parameters_of(folder))
+    try:
+        for number in range(2):
+            images = stage.other.create_publisher(Image, TOPICS["image"], 50)
+            if number == 0:
+                assert stage.start()
+            stage.spin_until(images.get_subscription_count, "the recorder listens to the camera")
+            images.publish(picture(number))
+            stage.spin_until(lambda number=number: stage.node.received == number + 1, "it arrives")
+            stage.other.destroy_publisher(images)
+            stage.spin_until(
+                lambda: f"nothing on {TOPICS['image']} for" in stage.node._statement().message, "the silence is told"
+            )
+    finally:
+        stage.close()
+    with open_bag(folder / "bag") as bag:
+        assert bag.topics[TOPICS["image"]].count == 2
+
+
+def test_what_the_middleware_lost_is_in_the_bag(rclpy: Any, prepared: tuple[Path, Schedule]) -> None:
+    from sensor_msgs.msg import Image
+
+    folder, _ = prepared
+    stage = recording(*parameters_of(folder))
+    try:
+        images = stage.other.create_publisher(Image, TOPICS["image"], 50)
+        assert stage.start()
+        stage.spin_until(lambda: images.get_subscription_count() > 0, "the recorder listens to the camera")
+        source = stage.node._sources[TOPICS["image"]]
+        for change in (2, 1):
+            stage.node._on_lost(source, SimpleNamespace(total_count_change=change))
+        images.publish(picture(0))
+        stage.spin_until(lambda: source.count == 1, "the frame arrives")
+        assert "3 frames lost" in stage.node._statement().message
+    finally:
+        stage.close()
+    with open_bag(folder / "bag") as bag:
+        assert bag.header is not None
+        assert bag.header.losses == {TOPICS["image"]: Losses(transport=3)}
+        assert bag.header.drops == {TOPICS["image"]: 3}

@@ -16,7 +16,8 @@ from outcomes import Outcomes
 
 from ropes_ros.bench.cells import write_json
 from ropes_ros.bench.estimator.runs import Settings, measure
-from ropes_ros.bench.estimator.targets import finite, judge, key_figures
+from ropes_ros.bench.estimator.targets import judge, key_figures
+from ropes_ros.bench.judged import finite
 from ropes_ros.bench.tracking import filter_figures
 from ropes_ros.errors import RopesError
 

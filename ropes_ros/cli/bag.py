@@ -1,7 +1,8 @@
-"""`ropes info` and `ropes recover`: look at a bag or a model, and mend a bag that was cut off."""
+"""`ropes info`, `ropes recover` and `ropes bag`: look at a bag or a model, mend a bag, rewrite its metadata."""
 
 from __future__ import annotations
 
+from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -43,6 +44,23 @@ def recover(
             console.print(f"it was damaged in its midst; the original is kept as {original}")
     else:
         console.print(f"nothing to mend: {result.messages} messages over {in_words(result.duration_ns / 1e9)}")
+
+
+class Distribution(str, Enum):
+    """What metadata are rewritten for."""
+
+    HUMBLE = "humble"
+
+
+def bag(
+    path: Annotated[Path, typer.Argument(help="A whole bag.")],
+    distribution: Annotated[Distribution, typer.Option("--for", help="The ROS 2 that is to read it.")],
+) -> None:
+    """Rewrite a bag's metadata.yaml in the form that an older ROS 2 reads; the messages stay as they are."""
+    from ropes_ros.bag_conversion import rewrite_for_humble
+
+    done = "rewritten" if rewrite_for_humble(path) else "left as they are:"
+    console.print(f"metadata of {path} {done} for {distribution.value}", soft_wrap=True)
 
 
 def _model_info(path: Path, as_json: bool) -> None:
@@ -89,6 +107,9 @@ def _bag_info(path: Path, as_json: bool) -> None:
                 "robot": header.robot,
                 "schedule_hash": header.schedule_hash,
                 "drops": dict(header.drops),
+                "losses": {topic: losses._asdict() for topic, losses in header.losses.items()},
+                "rates": dict(header.rates),
+                "ended": header.ended,
             },
         }
     if as_json:
@@ -102,6 +123,11 @@ def _bag_info(path: Path, as_json: bool) -> None:
         facts["robot"] = header.robot
         facts["schedule"] = (header.schedule_hash or "none")[:16]
         facts["lost messages"] = sum(header.drops.values())
+        for topic, losses in header.losses.items():
+            parts = (f"{name} {number}" for name, number in losses._asdict().items() if number)
+            facts[f"lost of {topic}"] = ", ".join(parts)
+        if header.ended:
+            facts["ended"] = header.ended
     print_facts(facts)
     print_table(
         ["topic", "type", "messages"],

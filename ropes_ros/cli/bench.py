@@ -1,4 +1,4 @@
-"""`ropes bench`: the table of methods, bounds and baselines, the committed models, and the running estimator."""
+"""`ropes bench`: the table of methods, bounds and baselines, the committed models, and the nodes as they run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    help="Measure: every method in one table, the committed models against their targets, or the running estimator.",
+    help="Measure: every method in one table, the committed models against their targets, or nodes as they run.",
 )
 
 Jobs = Annotated[int, typer.Option(min=1, help="Processes at a time, of one thread each.")]
@@ -181,6 +181,49 @@ def _print_estimator(result: dict[str, Any]) -> None:
     for name, value in result.get("soak", {}).items():
         if name != "rss_mb_over_s":
             print_facts({f"soak: {name}": _figure(value)})
+
+
+@app.command()
+def recorder(
+    quick: Annotated[bool, typer.Option("--quick", help="A check that all runs, in some two minutes.")] = False,
+    seconds: Annotated[float | None, typer.Option(min=2.0, help="Length of each run, 20 or 4 when not given.")] = None,
+    cameras: Annotated[list[int] | None, typer.Option(min=1, max=8, help="How many cameras; may be repeated.")] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for recorder.json, bags and logs.")] = Path(
+        "out/bench-recorder"
+    ),
+    as_json: Json = False,
+) -> None:
+    """Throughput, loss and cost of the recorder node, beside the disk and other recorders; let nothing else run."""
+    from dataclasses import replace
+
+    from ropes_ros.bench.recorder.runs import FLOOR, QUICK, Settings, measure
+
+    settings = QUICK if quick else Settings()
+    if seconds is not None:
+        settings = replace(settings, seconds=seconds)
+    if cameras:
+        settings = replace(settings, cameras=tuple(cameras))
+    result = measure(settings, out, on_step=(lambda text: None) if as_json else console.print)
+    if as_json:
+        print_json(result)
+        return
+    columns = ("sent", "recorded", "lost", "queue", "transport", "gaps", "exact", "cpu_ms_per_frame", "rss_mb")
+    print_table(
+        ["cameras", "recorder", "MB/s", "disk MB/s", *columns],
+        [
+            [
+                "{} x {}x{}".format(run["cameras"], *run["size"]),
+                name,
+                _figure(row["mb_per_s"]),
+                _figure(run[FLOOR]["mb_per_s_on_disk"]),
+                *(_figure(row.get(column)) for column in columns),
+            ]
+            for run in result["runs"]
+            for name, row in run["rows"].items()
+        ],
+        f"30 frames a second for {settings.seconds:g} s",
+    )
+    console.print(f"written: {out / 'recorder.json'}", soft_wrap=True)
 
 
 def _figure(value: object) -> str:

@@ -63,6 +63,10 @@ def record(
     schedule: Annotated[Path, typer.Option(help="Schedule to command (`ropes schedule make --save`).")],
     robot: RobotOption = "arm6",
     image_topic: Annotated[str, typer.Option(help="Camera topic to record.")] = "camera/image_raw",
+    extra_camera: Annotated[
+        list[str] | None,
+        typer.Option(metavar="IMAGE[:CAMERA_INFO]", help="Record another camera too; may be repeated."),
+    ] = None,
     command_type: Annotated[
         str, typer.Option(help="Type of joint_command: JointTrajectory, Float64MultiArray or JointState.")
     ] = "JointTrajectory",
@@ -94,7 +98,8 @@ def record(
         raise ScheduleError(f"--command-type {command_type}: unknown; known are {', '.join(COMMAND_TYPES)}")
     common = {"robot": robot, "schedule": str(schedule), "use_sim_time": sim_time}
     remappings = {"joint_command": command_topic}
-    recorder = node_command("recorder", {**common, "path": str(path), "image_topic": image_topic}, remappings)
+    cameras = {"image_topic": image_topic, "extra_cameras": extra_camera or [""]}
+    recorder = node_command("recorder", {**common, "path": str(path), **cameras}, remappings)
     if not command:
         _run_until_interrupted(recorder)
         return

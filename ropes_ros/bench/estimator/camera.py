@@ -35,10 +35,10 @@ def main() -> int:
     """Publish for so many seconds; exit status 1 where too few listeners came."""
     rclpy.init()
     node = rclpy.create_node("bench_camera")
-    defaults = {"pictures": "", "log": "", "rate": 30.0, "seconds": 10.0, "listeners": 1}
+    defaults = {"pictures": "", "log": "", "rate": 30.0, "seconds": 10.0, "listeners": 1, "depth": 10}
     given = {name: node.declare_parameter(name, default).value for name, default in defaults.items()}
     pictures = np.load(given["pictures"], mmap_mode="r")
-    publisher = node.create_publisher(Image, TOPIC, QoSProfile(depth=10))
+    publisher = node.create_publisher(Image, TOPIC, QoSProfile(depth=int(given["depth"])))
     try:
         if not _wait(publisher, int(given["listeners"])):
             node.get_logger().error(f"fewer than {given['listeners']} listeners on {TOPIC} within {MATCH_S:.0f} s")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from ropes_ros.bench.estimator.runs import FLOOR, OURS, PEER, TRANSPORT
+from ropes_ros.bench.judged import Judged
 
 FLOORS, BESIDE_MS = 2.5, 5.0
 """What the 99th percentile of latency may be: so many of the floor's 99th percentile, and so much beside."""
@@ -17,35 +17,6 @@ INFERENCES = 2.0
 """Greatest age of an estimate as it arrives under overload, in inferences, beside the transport's 99th percentile."""
 RMSE_RATIO = 0.7
 FUZZ_MESSAGES = 10_000
-
-
-class Judged(NamedTuple):
-    """A target beside what was measured.
-
-    Attributes:
-        name: Key of the figure.
-        measured: The figure; None where it was not measured.
-        bound: What it was compared with; None where that was not measured.
-        sign: How: "<=", ">=" or "is".
-    """
-
-    name: str
-    measured: float | bool | None
-    bound: float | bool | None
-    sign: str
-
-    @property
-    def reached(self) -> bool | None:
-        """Whether it is reached; None where it was not measured."""
-        if self.measured is None or self.bound is None:
-            return None
-        if self.sign == "is":
-            return self.measured == self.bound
-        return self.measured <= self.bound if self.sign == "<=" else self.measured >= self.bound
-
-    def plain(self) -> dict[str, Any]:
-        """All of it as plain values, for JSON."""
-        return {**self._asdict(), "reached": self.reached}
 
 
 def key_figures(bench: Mapping[str, Any]) -> dict[str, float | bool | None]:
@@ -107,8 +78,3 @@ def judge(figures: Mapping[str, Any]) -> list[Judged]:
         Judged("faults_passed", figures.get("faults_passed") if tested else None, tested, ">="),
         Judged("fuzz_messages", figures.get("fuzz_messages"), FUZZ_MESSAGES, ">="),
     ]
-
-
-def finite(value: Any) -> Any:
-    """A figure, or None where it is no finite number."""
-    return None if isinstance(value, float) and not math.isfinite(value) else value
