@@ -15,7 +15,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 from zipfile import BadZipFile
@@ -24,16 +24,19 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ropes_ros.bags import Bag, open_bag
+from ropes_ros.bags import Bag, BagMessage, open_bag
 from ropes_ros.cdr import header_stamp, parse_compressed_image, parse_image
 from ropes_ros.errors import BagError, RopesError
 from ropes_ros.framing import Crop, Region, swept_region
 from ropes_ros.images import compressed_to_rgb, message_to_rgb
 
-CACHE_VERSION = 2
+CACHE_VERSION = 3
 _IN_FLIGHT = 32
 _PIXEL_FILE, _INDEX_FILE = "images.npy", "index.npz"
 _REGION_SAMPLES = 1000
+"""Images that the region in which anything moves is found from, at most."""
+_LEAST_SAMPLES, _SAMPLE_SHARE = 200, 10
+"""As many at least where they are there; else one in ten: they are decoded twice."""
 
 Progress = Callable[[int, int], None]
 """Called with (frames done, frames in all)."""
@@ -219,7 +222,8 @@ def cached_images(
 ) -> CachedImages:
     """The cache's entry for a bag and a size, made now if it is not there.
 
-    An entry is a folder that is filled under another name and renamed when it is whole.
+    An entry is a folder that is filled under another name and renamed when it is whole. The bag is hashed meanwhile,
+    which takes about as long as reading it; the bag's size in the entry's name tells whether it can be there already.
 
     Args:
         bag: The open bag.
@@ -234,26 +238,35 @@ def cached_images(
     """
     image_topic = bag.topic("image")
     regime_topic = bag.topic("regime") if with_regimes else None
-    bag_hash = bag.content_hash()
-    key = json.dumps([CACHE_VERSION, bag_hash, image_topic, regime_topic, size, crop])
-    folder = cache_dir / f"frames-{hashlib.sha256(key.encode()).hexdigest()[:32]}"
-    entry = _read_entry(folder, bag_hash)
-    if entry is None:
-        try:
-            shutil.rmtree(folder, ignore_errors=True)
-            cache_dir.mkdir(parents=True, exist_ok=True)
-            partial = Path(tempfile.mkdtemp(prefix="partial-", dir=cache_dir))
+
+    size_text = str(bag.storage_bytes())
+
+    def entry_of(bag_hash: str) -> Path:
+        key = json.dumps([CACHE_VERSION, bag_hash, image_topic, regime_topic, size, crop])
+        return cache_dir / f"frames-{hashlib.sha256(key.encode()).hexdigest()[:32]}-{size_text}"
+
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        hashing = pool.submit(bag.content_hash)
+        entry = None
+        if any(cache_dir.glob(f"frames-*-{size_text}")):  # it may be there: only then is filling worth waiting for
+            entry = _read_entry(entry_of(hashing.result()), hashing.result())
+        if entry is None:
             try:
-                _fill(bag, image_topic, regime_topic, size, crop, partial, progress)
-                with suppress(FileExistsError):  # another process was faster with the same entry
-                    _publish(partial, folder)
-            finally:
-                shutil.rmtree(partial, ignore_errors=True)
-        except OSError as error:
-            raise BagError(
-                f"{cache_dir}: frames cannot be cached ({error.strerror}): make room or choose another folder"
-            ) from error
-        entry = _read_entry(folder, bag_hash)
+                cache_dir.mkdir(parents=True, exist_ok=True)
+                partial = Path(tempfile.mkdtemp(prefix="partial-", dir=cache_dir))
+                try:
+                    _fill(bag, image_topic, regime_topic, size, crop, partial, progress)
+                    folder = entry_of(hashing.result())
+                    shutil.rmtree(folder, ignore_errors=True)
+                    with suppress(FileExistsError):  # another process was faster with the same entry
+                        _publish(partial, folder)
+                finally:
+                    shutil.rmtree(partial, ignore_errors=True)
+            except OSError as error:
+                raise BagError(
+                    f"{cache_dir}: frames cannot be cached ({error.strerror}): make room or choose another folder"
+                ) from error
+            entry = _read_entry(folder, hashing.result())
     if entry is None:
         raise BagError(f"{folder}: what was cached there just now cannot be read back: choose another cache folder")
     return entry
@@ -376,16 +389,33 @@ def _fill(
 
 
 class _Samples(Sequence[NDArray[np.uint8]]):
-    """Images evenly spaced over a bag; each is decoded when its turn comes, so that one is in memory at a time."""
+    """Images evenly spaced in time over a bag; each is decoded when its turn comes, so that one is in memory at a time.
+
+    They are sought by their times, so that what lies between them is not read where the storage has an index.
+    """
 
     def __init__(self, bag: Bag, image_topic: str) -> None:
         self._bag, self._topic = bag, image_topic
         self._compressed = _is_compressed(bag, image_topic)
-        self._every = max(1, bag.topics[image_topic].count // _REGION_SAMPLES)
+        there = bag.topics[image_topic].count
+        wanted = max(min(there, _LEAST_SAMPLES), min(_REGION_SAMPLES, there // _SAMPLE_SHARE))
+        self._starts = np.linspace(bag.start_ns, bag.end_ns + 1, wanted + 1).astype(np.int64).tolist()
+
+    def _messages(self) -> Iterator[BagMessage]:
+        if self._bag.topics[self._topic].count <= _LEAST_SAMPLES:
+            yield from self._bag.messages([self._topic])
+            return
+        found = False
+        for start, stop in pairwise(self._starts):
+            for message in islice(self._bag.messages([self._topic], start, stop), 1):
+                found = True
+                yield message
+        if not found:  # times that the bag's own index does not tell
+            yield from islice(self._bag.messages([self._topic]), 1)
 
     def __iter__(self) -> Iterator[NDArray[np.uint8]]:
         shape = None
-        for message in islice(self._bag.messages([self._topic]), 0, None, self._every):
+        for message in self._messages():
             image = decode_image(message.data, self._compressed, self._topic)[1]
             if shape not in (None, image.shape):
                 return  # the error is told where all images are read
@@ -396,7 +426,7 @@ class _Samples(Sequence[NDArray[np.uint8]]):
         return next(islice(self, index, None))
 
     def __len__(self) -> int:
-        return -(-self._bag.topics[self._topic].count // self._every)
+        return len(self._starts) - 1
 
 
 def _reorder(pixels: np.memmap[Any, Any], kept: NDArray[np.int64], path: Path) -> np.memmap[Any, Any]:

@@ -20,6 +20,7 @@ from rosbags.typesys import Stores, get_typestore
 
 from ropes_ros.bag_format import (
     COMPLETE,
+    END_RECORD,
     HEADER_RECORD,
     METADATA_FILE,
     RECORDING,
@@ -28,10 +29,12 @@ from ropes_ros.bag_format import (
     SCHEMA_VERSION,
     TOPICS,
     BagHeader,
+    Losses,
     OfferedQos,
     first_line,
     is_finished,
     load_metadata,
+    role_types,
 )
 from ropes_ros.bag_recovery import Recovery, recover
 from ropes_ros.bag_writer import BagWriter
@@ -59,6 +62,7 @@ __all__ = [
     "BagMessage",
     "BagTopic",
     "BagWriter",
+    "Losses",
     "OfferedQos",
     "Recovery",
     "open_bag",
@@ -91,6 +95,7 @@ class Bag:
         topics: Topic name to BagTopic.
         start_ns: Log time of the first message in nanoseconds, 0 in an empty bag.
         end_ns: Log time of the last message in nanoseconds, 0 in an empty bag.
+        reader: What reads it, for its types.
     """
 
     def __init__(
@@ -105,7 +110,7 @@ class Bag:
     ) -> None:
         self.path = path
         self.header = header
-        self._reader = reader
+        self.reader = reader
         self._roles = {**TOPICS, **(header.topics if header else {}), **(roles or {})}
         self._schedule = schedule
         self._files = files
@@ -127,7 +132,7 @@ class Bag:
 
     def close(self) -> None:
         """Close the files."""
-        self._reader.close()
+        self.reader.close()
 
     @property
     def schedule(self) -> Schedule:
@@ -174,7 +179,7 @@ class Bag:
                 f"{self.path}: {name} holds measured joint states, which nothing may learn from: name the topic of the "
                 "commands (--topic joint_command=NAME)"
             )
-        types = ROLE_TYPES.get(role, (self.topics[name].type_name,))
+        types = role_types(role) or (self.topics[name].type_name,)
         if self.topics[name].type_name not in types:
             raise BagError(
                 f"{self.path}: {name} is of type {self.topics[name].type_name}, the {role} topic is of "
@@ -191,20 +196,24 @@ class Bag:
         entry = self.topics.get(self._roles.get(role, role))
         return entry is not None and entry.count > 0
 
-    def messages(self, topics: Sequence[str] = ()) -> Iterator[BagMessage]:
+    def messages(
+        self, topics: Sequence[str] = (), start_ns: int | None = None, stop_ns: int | None = None
+    ) -> Iterator[BagMessage]:
         """Messages in order of their log time.
 
         Args:
             topics: Topic names to read; nothing else is handed out. Empty for all.
+            start_ns: Log time of the first one, in ns; what lies before is not read where the storage has an index.
+            stop_ns: Log time in ns from which on nothing is wanted.
 
         Raises:
             BagError: A chunk is damaged or the file ends early.
         """
         wanted = set(topics)
-        connections = [c for c in self._reader.connections if not wanted or c.topic in wanted]
+        connections = [c for c in self.reader.connections if not wanted or c.topic in wanted]
         if not connections:
             return
-        stream = self._reader.messages(connections)
+        stream = self.reader.messages(connections, start_ns, stop_ns)
         while True:
             try:
                 connection, log_time_ns, data = next(stream)
@@ -225,11 +234,15 @@ class Bag:
             BagError: The bytes are not a message of that type.
         """
         try:
-            return self._reader.deserialize(data, type_name)
+            return self.reader.deserialize(data, type_name)
         except Exception as error:  # struct errors, index errors and bad text all mean the same here
             raise BagError(
                 f"{self.path}: a {type_name} cannot be read ({first_line(error)}): record again"
             ) from error
+
+    def storage_bytes(self) -> int:
+        """Size of the storage files together."""
+        return sum(path.stat().st_size for path in self._files)
 
     def content_hash(self) -> str:
         """SHA-256 of the storage files in order; for the usual single file what `sha256sum` prints."""
@@ -334,7 +347,9 @@ def _summary(file: Path, source: Path) -> FileSummary | None:
 def _header_from_record(summary: FileSummary | None, source: Path) -> BagHeader | None:
     """The header in the MCAP metadata record, for a file without metadata.yaml or one without custom data.
 
-    The record was written at the start of the recording; the file's end was checked, so the bag is complete.
+    It was written at the start of the recording, and a second record at its end, which was checked to be there.
     """
     pairs = summary.metadata.get(HEADER_RECORD) if summary else None
-    return BagHeader.from_strings({**pairs, "state": COMPLETE}, source) if pairs else None
+    if not summary or not pairs:
+        return None
+    return BagHeader.from_strings({**pairs, "state": COMPLETE, **summary.metadata.get(END_RECORD, {})}, source)

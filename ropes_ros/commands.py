@@ -6,9 +6,10 @@ replaced half way or end early mean here what they mean to a controller.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,19 @@ SAMPLE_NS = 10_000_000
 """Time between the samples of a track: at 20 rad/s^2 a straight line between them is off by 0.25 mrad at most."""
 LONGEST_GAP_NS = 3600 * NANOSECONDS
 """Commands further apart than this are taken for stamps of two clocks."""
+
+
+class CommandSource(Protocol):
+    """What commands are read from."""
+
+    @property
+    def path(self) -> Path:
+        """The bag, for messages."""
+        ...
+
+    def deserialize(self, data: bytes, type_name: str) -> Any:
+        """A serialised message (CDR) as an object with the type's fields."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -98,15 +112,35 @@ def load_commands(
                 f"{bag.path}: {topic} is of type {type_name}, commands are read from {', '.join(COMMAND_TYPES)}: "
                 "name the command topic (--topic joint_command=NAME)"
             )
-        replay = _Replay(arm, f"{topic} ({type_name})")
-        for message in bag.messages([topic]):
-            command = bag.deserialize(message.data, type_name)
-            stamp_ns = 0 if kind == "Float64MultiArray" else header_stamp(message.data)
-            try:
-                replay.take(command, kind, stamp_ns or message.log_time_ns)
-            except RobotError as error:
-                raise BagError(f"{bag.path}: {topic}: {error}") from error
-        return replay.track()
+        commands = ((message.data, message.log_time_ns) for message in bag.messages([topic]))
+        return replay_commands(bag, arm, topic, type_name, commands)
+
+
+def replay_commands(
+    bag: CommandSource, robot: Robot, topic: str, type_name: str, commands: Iterable[tuple[bytes, int]]
+) -> CommandTrack:
+    """What serialised commands said over time.
+
+    Args:
+        bag: Where they come from.
+        robot: The robot that was commanded.
+        topic: Their topic, for messages.
+        type_name: Their type, one of `COMMAND_TYPES`.
+        commands: Serialised messages (CDR), at least one, with the time at which each was recorded, in ns.
+
+    Raises:
+        BagError: A command is for another robot, or they are of two clocks.
+    """
+    kind = type_name.rpartition("/")[2]
+    replay = _Replay(robot, f"{topic} ({type_name})")
+    for data, log_time_ns in commands:
+        command = bag.deserialize(data, type_name)
+        stamp_ns = 0 if kind == "Float64MultiArray" else header_stamp(data)
+        try:
+            replay.take(command, kind, stamp_ns or log_time_ns)
+        except RobotError as error:
+            raise BagError(f"{bag.path}: {topic}: {error}") from error
+    return replay.track()
 
 
 class _Replay:

@@ -205,8 +205,17 @@ def load_labels(bag: Bag, stamps_ns: NDArray[np.int64]) -> NDArray[np.int16]:
     Raises:
         BagError: The bag lacks a schedule or its regimes, or the two do not agree.
     """
+    return load_timeline(bag).labels_at(stamps_ns)
+
+
+def load_timeline(bag: Bag) -> RegimeTimeline:
+    """The labels over time that a bag's regime messages tell, without its images.
+
+    Raises:
+        BagError: The bag lacks a schedule or its regimes, or the two do not agree.
+    """
     messages = [message.data for message in bag.messages([bag.topic("regime")])]
-    return _timeline(bag, messages, bag.schedule).labels_at(stamps_ns)
+    return _timeline(bag, messages, bag.schedule)
 
 
 def split_spans(

@@ -146,7 +146,8 @@ class Density(ABC):
 
     def to_mapping(self) -> dict[str, Any]:
         """The density as plain values for YAML; `density_from_mapping` reads it back."""
-        return {"type": self.kind, **asdict(self)}  # type: ignore[call-overload]
+        plain = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}  # type: ignore[call-overload]
+        return {"type": self.kind, **plain}
 
 
 @dataclass(frozen=True)
@@ -278,7 +279,68 @@ class Observational(Density):
         return -whole, whole
 
 
-_KINDS: dict[str, type[Density]] = {cls.kind: cls for cls in (Tilt, Bump, Observational)}
+@dataclass(frozen=True)
+class Tabulated(Density):
+    """A density measured from positions: `values` at evenly spaced u over [-1, 1], straight lines in between.
+
+    It may have several modes; `superlevel` gives the hull of the set above a height, so that no sweep can be drawn from
+    it exactly: it says what was commanded elsewhere, not what to command.
+    """
+
+    values: tuple[float, ...]
+    floor: float = DEFAULT_FLOOR
+    kind: ClassVar[str] = "tabulated"
+
+    def __post_init__(self) -> None:
+        _check_floor(self)
+        if len(self.values) < 2 or not all(math.isfinite(value) and value >= 0.0 for value in self.values):
+            raise ScheduleError("tabulated: values must be at least two numbers from 0 on")
+        if abs(self._masses()[-1] - 1.0) > 1e-3:
+            raise ScheduleError(f"tabulated: values must integrate to 1 over [-1, 1], they do to {self._masses()[-1]}")
+
+    @property
+    def mode(self) -> float:
+        """Where the table is largest."""
+        return float(self._grid()[int(np.argmax(self.values))])
+
+    def _grid(self) -> Array:
+        return np.linspace(-1.0, 1.0, len(self.values))
+
+    def _masses(self) -> Array:
+        """Probability below each grid point, [G]."""
+        table = np.asarray(self.values)
+        return np.concatenate([[0.0], np.cumsum(table[1:] + table[:-1]) / (len(table) - 1)])
+
+    def core_pdf(self, u: Array) -> Array:
+        """See Density."""
+        return np.asarray(np.interp(u, self._grid(), self.values))
+
+    def core_cdf(self, u: Array) -> Array:
+        """See Density."""
+        fine = np.linspace(-1.0, 1.0, 8 * len(self.values))
+        pdf = self.core_pdf(fine)
+        mass = np.concatenate([[0.0], np.cumsum(pdf[1:] + pdf[:-1])])
+        return np.asarray(np.interp(u, fine, mass / mass[-1]))
+
+    def core_quantile(self, p: Array) -> Array:
+        """See Density."""
+        fine = np.linspace(-1.0, 1.0, 8 * len(self.values))
+        return np.asarray(np.interp(p, self.core_cdf(fine), fine))
+
+    def core_score(self, u: Array) -> Array:
+        """See Density."""
+        slope = np.gradient(np.asarray(self.values), self._grid())
+        return np.asarray(np.interp(u, self._grid(), slope) / np.maximum(self.core_pdf(u), 1e-12))
+
+    def core_superlevel(self, height: Array) -> tuple[Array, Array]:
+        """See Density."""
+        grid = self._grid()
+        above = np.asarray(self.values) > np.asarray(height)[..., None]
+        first, last = above.argmax(axis=-1), len(grid) - 1 - above[..., ::-1].argmax(axis=-1)
+        return grid[first], grid[last]
+
+
+_KINDS: dict[str, type[Density]] = {cls.kind: cls for cls in (Tilt, Bump, Observational, Tabulated)}
 
 
 def density_from_mapping(mapping: object) -> Density:
@@ -292,11 +354,16 @@ def density_from_mapping(mapping: object) -> Density:
     cls = _KINDS[mapping["type"]]
     values = {key: value for key, value in mapping.items() if key != "type"}
     names = {field.name for field in fields(cls)}  # type: ignore[arg-type]
+    table = values.pop("values", None) if cls is Tabulated else None
     for key, value in values.items():
         if key not in names:
             raise ScheduleError(f"{cls.kind}: unknown parameter '{key}'; it takes {', '.join(sorted(names)) or 'none'}")
         if not isinstance(value, int | float) or isinstance(value, bool):
             raise ScheduleError(f"{cls.kind}: {key} must be a number, got {value!r}")
+    if cls is Tabulated:
+        if not isinstance(table, list) or not all(type(value) in (int, float) for value in table):
+            raise ScheduleError(f"tabulated: values must be a list of numbers, got {table!r}")
+        return Tabulated(tuple(float(value) for value in table), *(float(value) for value in values.values()))
     for key in sorted(names - {"floor"} - set(values)):
         raise ScheduleError(f"{cls.kind}: parameter '{key}' is missing")
     return cls(**{key: float(value) for key, value in values.items()})

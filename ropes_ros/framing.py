@@ -82,8 +82,14 @@ def swept_region(samples: Sequence[NDArray[np.uint8]], least: tuple[int, int]) -
     """
     height, width, _ = samples[0].shape
     cells = max(1, width // _CELL), max(1, height // _CELL)
-    small = np.stack([cv2.resize(image, cells, interpolation=cv2.INTER_AREA) for image in samples])
-    moving = small.std(axis=0).max(axis=-1) > _MOVING_STD
+    count, sums, squares = 0, np.zeros((cells[1], cells[0], 3)), np.zeros((cells[1], cells[0], 3))
+    for image in samples:  # one in memory at a time
+        small = cv2.resize(image, cells, interpolation=cv2.INTER_AREA)
+        cv2.accumulate(small, sums)
+        cv2.accumulateSquare(small, squares)
+        count += 1
+    variance = squares / count - (sums / count) ** 2
+    moving = variance.max(axis=-1) > _MOVING_STD**2
     if not moving.any():
         return Region(0, 0, width, height)
     left, right = _extent(moving.any(axis=0), width, least[0])

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from ropes_ros.errors import ScheduleError
 from ropes_ros.kinematics import Array, PiecewiseQuadratic, Sweep, connect
-from ropes_ros.schedule import LIMIT_SHARE, Schedule, Segment
+from ropes_ros.schedule import IMPORTED, LIMIT_SHARE, Schedule, Segment
 from ropes_ros.units import NANOSECONDS
 
 if TYPE_CHECKING:
@@ -49,6 +49,11 @@ class Trajectory:
 
     def __init__(self, robot: Robot, schedule: Schedule) -> None:
         schedule.check_robot(robot)
+        if schedule.design == IMPORTED:
+            raise ScheduleError(
+                "this schedule tells what was commanded in a bag from elsewhere, not how to move: make one with "
+                "`ropes schedule`"
+            )
         self._home, self._half_range = robot.home, robot.half_range
         self.duration_ns = schedule.duration_ns
         own: list[list[Segment]] = [[] for _ in schedule.joints]

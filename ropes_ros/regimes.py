@@ -35,6 +35,7 @@ __all__ = [
     "make_schedule",
     "regime_from_msg",
     "regime_to_msg",
+    "regime_values",
 ]
 
 STATUS_NAME = "ropes/regime"
@@ -66,16 +67,20 @@ def regime_to_msg(state: RegimeState, joint_names: Sequence[str]) -> Any:
     """
     from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
-    values = [KeyValue(key="seq", value=str(state.seq))]
-    for name, level, segment, until in zip(joint_names, state.levels, state.segments, state.until_ns, strict=True):
-        values.append(KeyValue(key=name, value=level))
-        values.append(KeyValue(key=f"{name}/segment", value=str(segment)))
-        values.append(KeyValue(key=f"{name}/until", value=str(until)))
+    values = [KeyValue(key=key, value=value) for key, value in regime_values(state, joint_names)]
     message = DiagnosticArray()
     message.header.stamp.sec = state.stamp_ns // NANOSECONDS
     message.header.stamp.nanosec = state.stamp_ns % NANOSECONDS
     message.status = [DiagnosticStatus(name=STATUS_NAME, hardware_id=state.schedule_hash, values=values)]
     return message
+
+
+def regime_values(state: RegimeState, joint_names: Sequence[str]) -> list[tuple[str, str]]:
+    """Keys and values of a regime message's one status, for writers that have other message classes."""
+    values = [("seq", str(state.seq))]
+    for name, level, segment, until in zip(joint_names, state.levels, state.segments, state.until_ns, strict=True):
+        values += [(name, level), (f"{name}/segment", str(segment)), (f"{name}/until", str(until))]
+    return values
 
 
 def regime_from_msg(msg: Any, joint_names: Sequence[str] | None = None) -> RegimeState:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import html
-import io
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -17,6 +14,7 @@ from numpy.typing import NDArray
 
 from ropes_ros.errors import RuntimeSetupError
 from ropes_ros.evaluation import Evaluation
+from ropes_ros.html_page import embed, write_page
 from ropes_ros.overlay import Camera, draw_arm
 from ropes_ros.regimes import Schedule
 from ropes_ros.robot import Robot
@@ -26,10 +24,6 @@ if TYPE_CHECKING:
 
 ESTIMATE_COLOUR = (255, 255, 255)
 SERIES_S = 20.0
-
-_STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:1080px;margin:2em auto;padding:0 1em;color:#222}
-table{border-collapse:collapse}td,th{padding:.25em .9em;border-bottom:1px solid #ddd;text-align:left}
-td+td{font-variant-numeric:tabular-nums}img{max-width:100%}h2{margin-top:2em}p.note{color:#555}"""
 
 
 @dataclass(frozen=True)
@@ -85,15 +79,15 @@ def write_report(
         ("Fresh motion, estimated live", _table({**main_rows(figures), **_other_rows(figures)}) + _losses(figures)),
         (
             "Frames with the estimated arm drawn over them",
-            _embed(frames, "white: forward kinematics of the estimate"),
+            embed(frames, "white: forward kinematics of the estimate"),
         ),
-        ("Estimate against truth, per joint", _embed(_scatter(robot, evaluation), "degrees; the line is the truth")),
-        ("Time series", _embed(_series(robot, evaluation), f"the first {SERIES_S:.0f} s; degrees")),
-        ("Tip error", _embed(_tip_histogram(evaluation), "distance between the tips of estimate and truth")),
+        ("Estimate against truth, per joint", embed(_scatter(robot, evaluation), "degrees; the line is the truth")),
+        ("Time series", embed(_series(robot, evaluation), f"the first {SERIES_S:.0f} s; degrees")),
+        ("Tip error", embed(_tip_histogram(evaluation), "distance between the tips of estimate and truth")),
         ("Is the stated uncertainty true?", _uncertainty(robot, per_frame)),
         (
             "Training",
-            _embed(
+            embed(
                 _training(curve),
                 "regime loss of the first network, then of the second look on top of it; the floor is what a perfect "
                 "encoder reaches, so a training loss below it is memory",
@@ -102,24 +96,19 @@ def write_report(
         ("What training found weak", _findings(figures["findings"])),
         (
             "Regimes: what each level commanded, against its designed density",
-            _embed(
+            embed(
                 _occupancy(robot, schedule, commanded, labels),
                 "bars: commanded at the recorded frames, by the regimes in the recording; lines: designed; labelled "
                 f"share of the recorded frames: {_by_joint(robot, figures['labelled_share'])}",
             ),
         ),
     ]
-    body = "\n".join(f"<h2>{html.escape(title)}</h2>\n{content}" for title, content in sections)
-    page = (
-        f"<!doctype html><html lang='en'><meta charset='utf-8'><title>ropes_ros: {html.escape(robot.name)}</title>"
-        f"<style>{_STYLE}</style><h1>ropes_ros on {html.escape(robot.name)}</h1>"
+    introduction = (
         "<p>An encoder learned the arm's joint angles from camera frames. What it was told of poses: "
         f"{html.escape(figures['supervision'])}. A commanded level is, statistically, a coarse position label with a "
-        f"standard deviation of {figures['level_label_noise']:.3f} half ranges.</p>{body}</html>"
+        f"standard deviation of {figures['level_label_noise']:.3f} half ranges.</p>"
     )
-    temporary = path.with_suffix(".partial")
-    temporary.write_text(page, encoding="utf-8")
-    os.replace(temporary, path)
+    write_page(path, robot.name, f"ropes_ros on {robot.name}", introduction, sections)
 
 
 def main_rows(figures: Mapping[str, Any]) -> dict[str, str]:
@@ -221,16 +210,6 @@ def _uncertainty(robot: Robot, per_frame: Evaluation) -> str:
         f"<th>within 2 std (95 %)</th></tr>{rows}</table><p class='note'>Single frames, before filtering. Novelty is "
         f"above 1 in {novel:.1%} of these frames, and was in 1 % of the calibration frames.</p>"
     )
-
-
-def _embed(figure: Figure, note: str) -> str:
-    from matplotlib import pyplot
-
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110, bbox_inches="tight")
-    pyplot.close(figure)
-    data = base64.b64encode(buffer.getvalue()).decode("ascii")
-    return f"<img alt='{html.escape(note)}' src='data:image/png;base64,{data}'><p class='note'>{html.escape(note)}</p>"
 
 
 def _grid(count: int, width: float, height: float, columns: int = 3) -> tuple[Figure, NDArray[Any]]:

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 SCHEMA = 1
 GRID = np.linspace(-1.0, 1.0, 257)
 
+IMPORTED = "imported"
+"""Design of a schedule that says what was commanded elsewhere: levels are each joint's own, nothing can be run."""
 DESIGNS = ("factorial", "single_joint")
 LIMIT_SHARE = 0.8
 """Share of the joints' speed and acceleration limits that motions use."""
@@ -114,10 +116,14 @@ class Schedule:
     segments: tuple[Segment, ...]
     duration_ns: int
     settle_ns: int = SETTLE_NS
+    joint_levels: tuple[Levels, ...] = ()
+    """Of an imported schedule: each joint's own densities of the levels' ids; `levels` are the first joint's."""
 
     def __post_init__(self) -> None:
-        if self.design not in DESIGNS:
-            raise ScheduleError(f"unknown design '{self.design}': known are {', '.join(DESIGNS)}")
+        if self.design not in (*DESIGNS, IMPORTED):
+            raise ScheduleError(f"unknown design '{self.design}': known are {', '.join((*DESIGNS, IMPORTED))}")
+        if self.design == IMPORTED and [own.ids for own in self.joint_levels] != [self.levels.ids] * len(self.joints):
+            raise ScheduleError("an imported schedule needs densities of the same levels for every joint")
         last = [0] * len(self.joints)
         for i, segment in enumerate(self.segments):
             self._check_segment(segment, f"segment {i}", last)
@@ -162,6 +168,8 @@ class Schedule:
         narrow intervals are widened. They follow from levels, limits and speeds alone; the trapezoidal rule over
         `grid` gives 1.
         """
+        if self.design == IMPORTED:
+            return np.stack([own.pdf(GRID) for own in self.joint_levels])
         table = np.empty((len(self.joints), len(self.levels), len(GRID)))
         strata = (np.arange(1024) + 0.5) / 1024
         slices = [density.slices(strata) for density in self.levels.densities]
@@ -247,7 +255,10 @@ class Schedule:
         lines.append("joints:  # speeds of the sweeps in half ranges/s")
         lines += [_flow({joint.name: {key: getattr(joint, key) for key in _JOINT_KEYS}}) for joint in self.joints]
         lines.append("levels:  # densities of u on [-1, 1]")
-        lines += [_flow({level: self.levels[level].to_mapping()}) for level in self.levels.ids]
+        for name, own in zip(self.joint_names, self.joint_levels, strict=True) if self.joint_levels else ():
+            lines.append(_flow({name: {level: own[level].to_mapping() for level in own.ids}}))
+        if not self.joint_levels:
+            lines += [_flow({level: self.levels[level].to_mapping()}) for level in self.levels.ids]
         lines.append(f"segments:  # {', '.join(_FIELDS)}")
         names = [_scalar(name) for name in self.joint_names]
         levels = {level: _scalar(level) for level in self.levels.ids}
@@ -373,24 +384,36 @@ def _read(document: object) -> Schedule:
         if not isinstance(entry, dict) or set(entry) != set(_JOINT_KEYS) or not isinstance(name, str):
             raise ScheduleError(f"{where}needs exactly the keys {', '.join(_JOINT_KEYS)}")
         joints.append(JointMotion(name, **{key: float(_value(entry, key, (int, float), where)) for key in _JOINT_KEYS}))
-    densities: dict[str, Density] = {}
-    for level, entry in _value(document, "levels", dict).items():
-        try:
-            densities[str(level)] = density_from_mapping(entry)
-        except ScheduleError as error:
-            raise ScheduleError(f"levels: '{level}': {error}") from None
+    entries = _value(document, "levels", dict)
+    joint_levels: tuple[Levels, ...] = ()
+    if document.get("design") == IMPORTED:
+        if not joints or set(entries) != {joint.name for joint in joints}:
+            raise ScheduleError("levels: an imported schedule gives them for each of its joints")
+        joint_levels = tuple(_read_levels(entries[joint.name], f"levels: '{joint.name}': ") for joint in joints)
+    levels = joint_levels[0] if joint_levels else _read_levels(entries, "levels: ")
     index = {joint.name: j for j, joint in enumerate(joints)}
     segments = [_read_segment(row, i, index) for i, row in enumerate(_value(document, "segments", list))]
     return Schedule(
         robot=_value(document, "robot", str),
         seed=_value(document, "seed", int),
         design=_value(document, "design", str),
-        levels=Levels(densities),
+        levels=levels,
         joints=tuple(joints),
         segments=tuple(segments),
         duration_ns=_value(document, "duration_ns", int),
         settle_ns=_value(document, "settle_ns", int),
+        joint_levels=joint_levels,
     )
+
+
+def _read_levels(entries: object, where: str) -> Levels:
+    densities: dict[str, Density] = {}
+    for level, entry in entries.items() if isinstance(entries, dict) else ():
+        try:
+            densities[str(level)] = density_from_mapping(entry)
+        except ScheduleError as error:
+            raise ScheduleError(f"{where}'{level}': {error}") from None
+    return Levels(densities)
 
 
 def _read_segment(row: object, number: int, joints: Mapping[str, int]) -> Segment:

@@ -104,7 +104,7 @@ def make_schedule(
         raise ScheduleError(f"window_s must ascend from at least 0.1 s (single_joint: to at most 5 s), got {window}")
     if not 10.0 <= duration_s <= 86_400.0:
         raise ScheduleError(f"duration_s must lie within 10 and 86400 s, got {duration_s}")
-    joints = tuple(_joint_motion(joint, speed) for joint in robot.joints)
+    joints = tuple(joint_motion(joint, speed) for joint in robot.joints)
     streams = np.random.SeedSequence(seed).spawn(len(joints) + 1)
     spans = _spans(design, levels, len(joints), duration_s, np.random.default_rng(streams[-1]))
     segments: list[Segment] = []
@@ -115,7 +115,8 @@ def make_schedule(
     return Schedule(robot.name, seed, design, levels, joints, tuple(segments), round(duration_s * NANOSECONDS))
 
 
-def _joint_motion(joint: Joint, speed: tuple[float, float] | None) -> JointMotion:
+def joint_motion(joint: Joint, speed: tuple[float, float] | None = None) -> JointMotion:
+    """What a schedule assumes of a joint; `speed` as for `make_schedule`."""
     if speed is None:
         top = min(
             SPEED_RANGE[1],

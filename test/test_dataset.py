@@ -180,9 +180,9 @@ def test_only_image_and_regime_topics_are_asked_for(
     asked: list[set[str]] = []
     original = dataset.Bag.messages
 
-    def spy(bag: dataset.Bag, topics: tuple[str, ...] = ()) -> object:
+    def spy(bag: dataset.Bag, topics: tuple[str, ...] = (), *times: int) -> object:
         asked.append(set(topics))
-        return original(bag, topics)
+        return original(bag, topics, *times)
 
     monkeypatch.setattr(dataset.Bag, "messages", spy)
     load_frames(recorded[0], size=SIZE, cache_dir=tmp_path)

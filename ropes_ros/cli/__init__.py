@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from ropes_ros import __version__
-from ropes_ros.cli import bag, bench, compare, doctor, evaluate, learn, live, schedule, top
+from ropes_ros.cli import bag, bench, compare, doctor, evaluate, foreign, learn, live, robot, schedule, top
 from ropes_ros.cli.output import printable
 from ropes_ros.errors import RopesError
 
@@ -47,6 +47,7 @@ def demo(context: typer.Context) -> None:
     importlib.import_module("ropes_ros.cli.demo").app(context.args, prog_name="ropes demo")
 
 
+app.add_typer(robot.app, name="robot", rich_help_panel="On the robot")
 app.add_typer(schedule.app, name="schedule", rich_help_panel="On the robot")
 app.command(rich_help_panel="On the robot")(live.sim)
 app.command(rich_help_panel="On the robot")(live.record)
@@ -57,8 +58,13 @@ app.command(rich_help_panel="Learning")(learn.export)
 app.command(rich_help_panel="Learning")(evaluate.evaluate)
 app.command(rich_help_panel="Learning")(compare.compare)
 app.add_typer(bench.app, name="bench", rich_help_panel="Learning")
+app.command("import", rich_help_panel="Care")(foreign.import_)
 app.command(rich_help_panel="Care")(bag.info)
+app.command(rich_help_panel="Care")(foreign.inspect)
+app.command("export-lerobot", rich_help_panel="Care")(foreign.export_lerobot)
+app.command("export-frames", rich_help_panel="Care")(foreign.export_frames)
 app.command(rich_help_panel="Care")(bag.recover)
+app.command(rich_help_panel="Care")(bag.bag)
 app.command(rich_help_panel="Care")(doctor.doctor)
 
 

@@ -27,6 +27,8 @@ from ropes_ros.errors import TrainingError
 from ropes_ros.learning.calibrate import log_likelihood, mean_over_segments, predict
 from ropes_ros.learning.mechanism import MechanismLikelihood
 from ropes_ros.levels_check import confusable, not_overlapping
+from ropes_ros.order_check import told_by
+from ropes_ros.units import NANOSECONDS
 
 SAMPLE = 2000
 """Frames that the check of images looks at."""
@@ -198,10 +200,11 @@ def leakage(
 ) -> Leakage:
     """Ask whether a net tells levels by something other than the angle.
 
-    Three signs are looked for. (1) The loss on held-out spans exceeds that on frames of training spans: the net
-    recognises moments (drifting light, memorised segments). (2) The loss on held-out spans lies below the Bayes floor,
-    or (3) a classifier of the level gains from features of the same image beside the angle's estimate: the picture
-    shows the level itself (motion blur that goes with the speed of a sweep, a light that follows the schedule).
+    That the time tells the level is told first, see `order_sentences`. Then three signs are looked for. (1) The loss
+    on held-out spans exceeds that on frames of training spans: the net recognises moments (drifting light, memorised
+    segments). (2) The loss on held-out spans lies below the Bayes floor, or (3) a classifier of the level gains from
+    features of the same image beside the angle's estimate: the picture shows the level itself (motion blur that goes
+    with the speed of a sweep, a light that follows the schedule).
     Differences between frames are no such feature, because the net sees one image at a time.
 
     Args:
@@ -244,7 +247,26 @@ def leakage(
     report = Leakage(
         frames.joint_names, held_loss, seen, gap_error, held_error, floor, chance, beyond, beyond_error, ()
     )
-    return replace(report, sentences=_findings(report))
+    return replace(report, sentences=(*order_sentences(frames), *_findings(report)))
+
+
+def order_sentences(frames: FrameSet) -> tuple[str, ...]:
+    """A sentence for each joint whose level the time tells: whatever drifts can then be taken for its angle.
+
+    No net shows this by itself: where levels are held in blocks, spans that are held out have the light, and the level,
+    of their neighbours that were trained on.
+    """
+    seconds = (frames.stamps_ns - frames.stamps_ns[0]) / NANOSECONDS
+    out = []
+    for joint, name in enumerate(frames.joint_names):
+        told = told_by(seconds, frames.labels[:, joint], frames.segments[:, joint])
+        if told.flagged:
+            out.append(
+                f"joint '{name}': the time tells {told.share:.0%} of its level beyond chance: levels were held in "
+                "blocks, so that light or anything else that drifts may be taken for the angle; record with a "
+                "randomised schedule"
+            )
+    return tuple(out)
 
 
 def check_images(frames: FrameSet, split: Split) -> None:
