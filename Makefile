@@ -14,11 +14,11 @@ TESTS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 PARTS := sim,train,standalone,cpu
-MORE := bench,log,test
+MORE := robots,bench,log,import,lerobot,test
 DECLARED := setup.py setup.cfg pyproject.toml constraints.txt
 LIBRARIES := libegl1 libgl1 libgl1-mesa-dri
 
-.PHONY: demo test verify-accuracy verify-ros verify-estimator clean libraries
+.PHONY: demo test verify-accuracy verify-ros verify-estimator verify-bags clean libraries
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed libraries
@@ -27,7 +27,7 @@ demo: $(VENV)/.installed libraries
 test: $(VENV)/.installed-test libraries
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -q -m "not slow" $(TESTS)
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow" $(TESTS)
 
 verify-accuracy: $(VENV)/.installed-test libraries
 	$(BIN)/ropes bench verify $(if $(TRAIN),--train)
@@ -37,6 +37,9 @@ verify-ros: $(VENV)/.installed-test libraries
 
 verify-estimator: $(VENV)/.installed-test libraries
 	$(BIN)/python test/verify_estimator.py
+
+verify-bags: $(VENV)/.installed-test libraries
+	$(BIN)/python test/verify_bags.py $(if $(SECONDS),--seconds $(SECONDS))
 
 clean:
 	rm -rf $(VENV) build install log out dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -22,14 +22,20 @@ def tree(*folders):
 
 EXTRAS = {
     "sim": ["mujoco>=3.2", "zstandard>=0.22"],
+    "robots": ["airo-models>=0.0.12", "trimesh>=4.5", "pycollada>=0.8", "xacro>=2.0"],
+    "panda": ["example-robot-data>=5", "trimesh>=4.5", "pycollada>=0.8"],
+    "so101": ["robot_descriptions>=1.14"],
     "train": ["torch>=2.5", "onnx>=1.16", "matplotlib>=3.8", "scipy>=1.11"],
     "bench": ["scikit-learn>=1.4"],
     "log": ["tensorboard>=2.16"],
+    "import": ["ruptures>=1.1.9", "scipy>=1.11", "matplotlib>=3.8"],
+    "lerobot": ["pyarrow>=15"],
     "standalone": ["cyclonedds>=11"],
     "cpu": ["onnxruntime>=1.20"],
     "gpu": ["onnxruntime-gpu>=1.20"],
     "test": [
         "pytest>=8",
+        "pytest-xdist>=3.6",
         "hypothesis>=6.100",
         "mypy>=1.15",
         "ruff>=0.11",
