@@ -103,7 +103,6 @@ class Session:
         self.properties: Mapping[str, str] = self._session.get_modelmeta().custom_metadata_map
         self.inputs = {entry.name: tuple(entry.shape) for entry in self._session.get_inputs()}
         self.outputs = {entry.name: tuple(entry.shape) for entry in self._session.get_outputs()}
-        self._device = "cuda" if self.on_gpu else None
         self._bound: dict[int, _Bound] = {}
 
     @property
@@ -113,12 +112,12 @@ class Session:
 
     def run(self, batch: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
         """The outputs, in the model's order, for a batch of the model's one input; the arrays are the caller's."""
-        if self._device is None:
+        if not self.on_gpu:
             outputs: list[NDArray[np.float32]] = self._session.run(None, {next(iter(self.inputs)): batch})
             return outputs
         if len(batch) in self._bound:
             return self._bound[len(batch)](batch)
-        bound = _Bound(self._session, batch, self._device)
+        bound = _Bound(self._session, batch, "cuda")
         with _progress(f"still preparing {self._name} for batches of {len(batch)}", self._say):
             outputs = bound(batch)  # where TensorRT builds its engine, as models leave the batch size open
         self._bound[len(batch)] = bound

@@ -289,19 +289,12 @@ def own_model(tiny_model: Path, tmp_path: Path) -> Iterator[Path]:
     yield shutil.copytree(tiny_model, tmp_path / "model")
 
 
-def reload_of(stage: Theatre) -> Any:
-    """The future answer of a reload."""
+def slow_reload(
+    stage: Theatre, estimator_module: Any, monkeypatch: pytest.MonkeyPatch
+) -> tuple[Any, threading.Event]:
+    """A reload that is at work: its future answer, and the event that lets it go on."""
     from std_srvs.srv import Trigger
 
-    client = stage.other.create_client(Trigger, "/estimator/reload")
-    stage.spin_until(client.service_is_ready, "the service")
-    return client.call_async(Trigger.Request())
-
-
-def test_no_frame_is_missed_while_a_model_is_reloaded(
-    theatre: Callable[..., Theatre], own_model: Path, estimator_module: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    stage = theatre(f"model:={own_model}")
     loading, go_on = threading.Event(), threading.Event()
     load = estimator_module.load_encoder
 
@@ -311,8 +304,18 @@ def test_no_frame_is_missed_while_a_model_is_reloaded(
         return load(*arguments, **options)
 
     monkeypatch.setattr(estimator_module, "load_encoder", slow)
-    future = reload_of(stage)
+    client = stage.other.create_client(Trigger, "/estimator/reload")
+    stage.spin_until(client.service_is_ready, "the service")
+    future = client.call_async(Trigger.Request())
     stage.spin_until(loading.is_set, "the model is being loaded")
+    return future, go_on
+
+
+def test_no_frame_is_missed_while_a_model_is_reloaded(
+    theatre: Callable[..., Theatre], own_model: Path, estimator_module: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = theatre(f"model:={own_model}")
+    future, go_on = slow_reload(stage, estimator_module, monkeypatch)
     before = stage.node._encoder
     for _ in range(5):
         stage.show(time.time_ns())
@@ -346,17 +349,7 @@ def test_a_reload_that_a_deactivation_overtakes_changes_nothing(
     theatre: Callable[..., Theatre], own_model: Path, estimator_module: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stage = theatre(f"model:={own_model}")
-    loading, go_on = threading.Event(), threading.Event()
-    load = estimator_module.load_encoder
-
-    def slow(*arguments: Any, **options: Any) -> Encoder:
-        loading.set()
-        assert go_on.wait(DEADLINE_S)
-        return load(*arguments, **options)
-
-    monkeypatch.setattr(estimator_module, "load_encoder", slow)
-    future = reload_of(stage)
-    stage.spin_until(loading.is_set, "the model is being loaded")
+    future, go_on = slow_reload(stage, estimator_module, monkeypatch)
     stage.node.trigger_deactivate()
     stage.node.trigger_cleanup()
     go_on.set()

@@ -13,8 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ropes_ros.bench.cells import write_json
-from ropes_ros.bench.judged import finite
+from ropes_ros.bench.judged import conclude, finite
 from ropes_ros.bench.recorder.runs import Settings, measure
 from ropes_ros.bench.recorder.targets import CAMERAS, KILLS, SECONDS, SIZE, judge, loss_figures
 from ropes_ros.errors import RopesError
@@ -39,14 +38,7 @@ def main() -> int:
             print(f"not measured: {error}")
             continue
         figures.update({key: finite(value) for key, value in found.items()})
-    judged = judge(figures)
-    figures = {**dict.fromkeys(entry.name for entry in judged), **figures}
-    write_json(RESULT, {**figures, "targets": [entry.plain() for entry in judged], "details": details})
-    for entry in judged:
-        verdict = {True: "pass", False: "MISS", None: "not measured"}[entry.reached]
-        print(f"{entry.name:22} {_text(entry.measured):>12} {entry.sign} {_text(entry.bound):<10} {verdict}")
-    print(f"written: {RESULT}")
-    return 0 if all(entry.reached for entry in judged) else 1
+    return conclude(judge(figures), figures, RESULT, details=details)
 
 
 def _parts(seconds: float) -> dict[str, Callable[[], tuple[Any, Mapping[str, Any]]]]:
@@ -73,7 +65,6 @@ def _parts(seconds: float) -> dict[str, Callable[[], tuple[Any, Mapping[str, Any
     return {
         "loss": loss,
         "kills": kills,
-        "occupancy": made_by("occupancy", "occupancy_figures"),
         "dataset": made_by("bags", "dataset_figures"),
         "drift": made_by("bags", "drift_figures"),
     }
@@ -83,10 +74,6 @@ def _function(module: str, name: str) -> Callable[..., dict[str, Any]]:
     """A function of the bench, whose optional packages may be missing."""
     found: Callable[..., dict[str, Any]] = getattr(importlib.import_module(BENCH + module), name)
     return found
-
-
-def _text(value: float | bool | None) -> str:
-    return "" if value is None else str(value) if isinstance(value, bool) else f"{value:.4g}"
 
 
 if __name__ == "__main__":

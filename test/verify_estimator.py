@@ -14,10 +14,9 @@ from typing import Any
 import pytest
 from outcomes import Outcomes
 
-from ropes_ros.bench.cells import write_json
 from ropes_ros.bench.estimator.runs import Settings, measure
 from ropes_ros.bench.estimator.targets import judge, key_figures
-from ropes_ros.bench.judged import finite
+from ropes_ros.bench.judged import conclude, finite
 from ropes_ros.bench.tracking import filter_figures
 from ropes_ros.errors import RopesError
 
@@ -65,18 +64,7 @@ def main() -> int:
         print(f"error: {error}")
         bench = None
     figures: dict[str, Any] = {**(key_figures(bench) if bench else {}), **tracked, **faults(), **fuzz()}
-    judged = judge(figures)
-    figures = {**dict.fromkeys(entry.name for entry in judged), **figures}
-    write_json(RESULT, {**figures, "targets": [entry.plain() for entry in judged], "bench": bench})
-    for entry in judged:
-        verdict = {True: "pass", False: "MISS", None: "not measured"}[entry.reached]
-        print(f"{entry.name:22} {_text(entry.measured):>12} {entry.sign} {_text(entry.bound):<10} {verdict}")
-    print(f"written: {RESULT}")
-    return 0 if all(entry.reached for entry in judged) else 1
-
-
-def _text(value: float | bool | None) -> str:
-    return "" if value is None else str(value) if isinstance(value, bool) else f"{value:.4g}"
+    return conclude(judge(figures), figures, RESULT, bench=bench)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
+
+from ropes_ros.bench.cells import write_json
 
 
 class Judged(NamedTuple):
@@ -38,3 +42,22 @@ class Judged(NamedTuple):
 def finite(value: Any) -> Any:
     """A figure, or None where it is no finite number."""
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def conclude(judged: Sequence[Judged], figures: Mapping[str, Any], path: Path, **details: Any) -> int:
+    """Write figures, targets and details to a file, and print each target with its verdict.
+
+    Returns:
+        0 where all targets are measured and reached, else 1.
+    """
+    keys = dict.fromkeys(entry.name for entry in judged)
+    write_json(path, {**keys, **figures, "targets": [entry.plain() for entry in judged], **details})
+    for entry in judged:
+        verdict = {True: "pass", False: "MISS", None: "not measured"}[entry.reached]
+        print(f"{entry.name:22} {_text(entry.measured):>12} {entry.sign} {_text(entry.bound):<10} {verdict}")
+    print(f"written: {path}")
+    return 0 if all(entry.reached for entry in judged) else 1
+
+
+def _text(value: float | bool | None) -> str:
+    return "" if value is None else str(value) if isinstance(value, bool) else f"{value:.4g}"
