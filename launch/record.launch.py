@@ -39,6 +39,11 @@ def generate_launch_description() -> LaunchDescription:
                 default_value="",
                 description="The robot is at home and publishes no joint_states; as in commander_params if empty",
             ),
+            DeclareLaunchArgument(
+                "armed",
+                default_value="",
+                description="Move the robot; otherwise the commander sends nothing; as in commander_params if empty",
+            ),
             together(
                 lifecycle_node(
                     "recorder",
@@ -47,7 +52,7 @@ def generate_launch_description() -> LaunchDescription:
                 ),
                 lifecycle_node(
                     "commander",
-                    {"schedule": str, "command_type": str, "assume_home": bool},
+                    {"schedule": str, "command_type": str, "assume_home": bool, "armed": bool},
                     on_exit=[Shutdown()],
                     remappings=remappings,
                 ),

@@ -34,6 +34,7 @@ from ropes_ros.cdr import header_stamp
 from ropes_ros.encoder import LEVELS_ONLY
 from ropes_ros.errors import ModelError, RopesError, RuntimeSetupError
 from ropes_ros.evaluation import NOVELTY_LIMIT
+from ropes_ros.metrics import mean_error_text
 from ropes_ros.processes import Processes, free_domain, has_ros, node_command
 from ropes_ros.regimes import Schedule, make_schedule
 from ropes_ros.robot import Robot, load_robot
@@ -274,7 +275,7 @@ def _record(config: DemoConfig, monitor: Monitor, console: Console) -> None:
         stage.until(lambda: monitor.publishers("/camera/image_raw") > 0, "the simulated camera's start")
         stage.start("recorder", {**common, "path": str(config.out / "record")}, "record_recorder")
         stage.until(lambda: monitor.value("recorder", "state") == "recording", "the recorder's start")
-        commander = stage.start("commander", {**common, "exit_when_done": True}, "record_commander")
+        commander = stage.start("commander", {**common, "armed": True, "exit_when_done": True}, "record_commander")
         last, moved = -1.0, time.monotonic()
         while commander.poll() is None:
             stage.check()
@@ -375,7 +376,7 @@ def _live(config: DemoConfig, model: Path, monitor: Monitor, console: Console) -
         )
         stage.until(lambda: monitor.value("recorder", "state") == "recording", "the recorder's start")
         motion = {"motion": "waypoints", "duration": config.live_s, "seed": config.seed + 1, "exit_when_done": True}
-        commander = stage.start("commander", {**common, **motion}, "live_commander")
+        commander = stage.start("commander", {**common, **motion, "armed": True}, "live_commander")
         while commander.poll() is None:
             stage.check()
             count = int(monitor.value("estimator", "published", "0"))
@@ -428,8 +429,10 @@ def _report(
         "train_seconds": round(learned.result.seconds, 1),
         "mcc": metrics.mcc,
         "r2": metrics.r2,
-        "joint_mae_deg": metrics.mae_deg.tolist(),
-        "mean_joint_mae_deg": metrics.mean_mae_deg,
+        "joint_mae_deg": [None if np.isnan(value) else float(value) for value in metrics.mae_deg],
+        "mean_joint_mae_deg": None if np.isnan(metrics.mean_mae_deg) else metrics.mean_mae_deg,
+        "joint_errors": [f"{value:.1f} {unit}" for value, unit in robot.in_figures(metrics.mae)],
+        "mean_joint_error": mean_error_text(robot, metrics.mae),
         "tip_error_mm_median": metrics.tip_error_mm_median,
         **account(offered, estimates.stamps_ns),
         "estimator_counters": dict(counters),
@@ -489,7 +492,7 @@ def _curve(learned: Learned) -> TrainingCurve:
     )
 
 
-def _shipped(robot: Robot, live: Path, stamps_ns: NDArray[np.int64]) -> dict[str, float] | None:
+def _shipped(robot: Robot, live: Path, stamps_ns: NDArray[np.int64]) -> dict[str, Any] | None:
     """Errors on the same frames of the model that comes with the package for this robot; None where none does."""
     from ropes_ros.encoder import load_encoder, shipped_model
     from ropes_ros.evaluation import compare, estimate_bag
@@ -502,7 +505,8 @@ def _shipped(robot: Robot, live: Path, stamps_ns: NDArray[np.int64]) -> dict[str
     metrics = compare(robot, estimates.select(np.isin(estimates.stamps_ns, stamps_ns)), live).metrics
     return {
         "mcc": metrics.mcc,
-        "mean_joint_mae_deg": metrics.mean_mae_deg,
+        "mean_joint_mae_deg": None if np.isnan(metrics.mean_mae_deg) else metrics.mean_mae_deg,
+        "mean_joint_error": mean_error_text(robot, metrics.mae),
         "tip_error_mm_median": metrics.tip_error_mm_median,
     }
 

@@ -2,6 +2,11 @@
 
 A sweep runs back and forth between two turning points at constant speed, with the turns rounded to parabolas by the
 acceleration limit. All functions broadcast over arrays; positions in u, times in s, unless said otherwise.
+
+Jerk is limited by averaging such a motion over a window of time T centred on each moment (a filter with a rectangular
+impulse response: Biagiotti and Melchiorri, Trajectory Planning for Automatic Machines and Robots, 2008, section 4.5).
+The average of a motion keeps to the limits on position, speed and acceleration that the motion keeps to, and its jerk
+is at most 2 a / T where |acceleration| <= a.
 """
 
 from __future__ import annotations
@@ -13,6 +18,8 @@ import numpy.typing as npt
 
 Array = npt.NDArray[np.float64]
 Floats = Array | np.float64
+
+_NODES = 65
 
 
 @dataclass(frozen=True)
@@ -61,6 +68,44 @@ class Sweep:
         times = np.stack([ends - turn, ends + turn], axis=-1).reshape(-1)
         return np.asarray(times[(times > t0 + 1e-9) & (times < t1 - 1e-9)])
 
+    def travelled(self, s: Array) -> Array:
+        """Integral from 0 to s of the distance from a turning point that was left at time 0; for s in [-half period,
+        half period], in half ranges s."""
+        half, length = self.half_period, self.hi - self.lo
+        turn = self.speed / self.acceleration
+        whole = 0.5 * length * half
+
+        def first(t: Array) -> Array:
+            fast = 0.5 * self.speed * (t * (t - turn) + turn**2 / 3.0)
+            return np.where(t < turn, self.acceleration * t**3 / 6.0, fast)
+
+        t = np.abs(s)
+        late = whole - length * (half - t) + first(half - t)
+        return np.asarray(np.sign(s) * np.where(t < 0.5 * half, first(t), late))
+
+    def averaged_occupancy(self, u: Array, window: float) -> Array:
+        """As `occupancy`, of the sweep averaged over `window` s, which is at most half_period - 2 speed / acceleration.
+
+        Args:
+            u: Points [G], ascending.
+            window: Width of the average in s, above 0.
+
+        Returns:
+            Shares [S, G]; the sweep's fields are [S, 1].
+        """
+        half = self.half_period
+        bend = self.speed / self.acceleration + 0.5 * window
+        t = np.concatenate([np.linspace(0.0, 1.0, _NODES) * bend, 0.5 * half + 0.0 * bend], axis=1)
+        # Beyond the bend the distance grows evenly with time, so that the last node is exact.
+        distance = (self.travelled(t + 0.5 * window) - self.travelled(t - 0.5 * window)) / window
+        shares = np.empty((len(t), len(u)))
+        lo, hi, half = (np.broadcast_to(x, (len(t), 1))[:, 0] for x in (self.lo, self.hi, half))
+        for i in range(len(t)):
+            lower = u < 0.5 * (lo[i] + hi[i])
+            share = np.interp(np.where(lower, u - lo[i], hi[i] - u), distance[i], t[i], left=0.0) / half[i]
+            shares[i] = np.where(lower, share, 1.0 - share)
+        return shares
+
     def occupancy(self, u: npt.ArrayLike) -> Array:
         """Share of the time spent below u, over whole periods (or any time, the phase being uniform)."""
         u = np.asarray(u, dtype=np.float64)
@@ -79,18 +124,23 @@ class Sweep:
         return np.clip(np.where(lower, share, 1.0 - share), 0.0, 1.0)
 
 
-def turning_points(lo: Floats, hi: Floats, speed: Floats, acceleration: Floats) -> tuple[Array, Array]:
-    """Turning points of the sweep that fills an interval of [-1, 1] evenly.
+def turning_points(
+    lo: Floats, hi: Floats, speed: Floats, acceleration: Floats, window: float = 0.0, inset: Floats | float = 0.0
+) -> tuple[Array, Array]:
+    """Turning points of the sweep that fills an interval of [-1, 1] evenly, also where it is averaged over a window.
 
     Rounding the corners of a triangle wave over [lo, hi] without changing its period takes speed^2 / (2 acceleration)
     off each end; it keeps the mass and, to first order in that length, the variance of the time spent. Where the
-    box itself ends the interval, the corner moves outwards so that the end of the box is reached. Intervals too
-    narrow for the full speed are widened to speed^2 / acceleration.
+    box itself ends the interval there is no room to even that out in each sweep: its turning point lies `inset`
+    times 3/2 speed^2 / acceleration before the end. 0 reaches the end, near which each sweep then spends too long; with
+    the squares of numbers spread evenly over [0, 1], sweeps together spend about as much time there as they should (the
+    time spent falls with the root of the distance from a turning point; this solves Abel's integral equation).
+    Intervals too narrow for the full speed are widened to speed^2 / acceleration, and the speed times the window in s.
     """
     bend = 0.5 * speed**2 / acceleration
-    low = np.where(lo <= -1.0, -1.0, lo + bend)
-    high = np.where(hi >= 1.0, 1.0, hi - bend)
-    least = 2.0 * bend * (1.0 + 1e-6) + 4e-6
+    low = np.where(lo <= -1.0, -1.0 + 3.0 * inset * bend, lo + bend)
+    high = np.where(hi >= 1.0, 1.0 - 3.0 * inset * bend, hi - bend)
+    least = (2.0 * bend + speed * window) * (1.0 + 1e-6) + 4e-6
     center, half = 0.5 * (low + high), 0.5 * np.maximum(high - low, least)
     center = np.clip(center, -1.0 + half, 1.0 - half)
     return np.asarray(center - half), np.asarray(center + half)
@@ -195,6 +245,9 @@ class PiecewiseQuadratic:
 
     def __init__(self, start: Array, position: Array, velocity: Array, acceleration: Array) -> None:
         self.start, self.position, self.velocity, self.acceleration = start, position, velocity, acceleration
+        dt = np.diff(start)
+        area = (position[:-1] + (0.5 * velocity[:-1] + acceleration[:-1] * dt / 6.0) * dt) * dt
+        self._before = np.concatenate([[0.0], np.cumsum(area)])
 
     def _at(self, t: Array) -> tuple[npt.NDArray[np.intp], Array]:
         index = np.maximum(np.searchsorted(self.start, t, side="right") - 1, 0)
@@ -209,6 +262,14 @@ class PiecewiseQuadratic:
         """Velocities at times t in s, any shape; zero before the first piece."""
         index, dt = self._at(t)
         return np.where(t < self.start[0], 0.0, self.velocity[index] + self.acceleration[index] * dt)
+
+    def integrals(self, t: Array) -> Array:
+        """Integrals of the position from the first piece's start to times t in s, any shape."""
+        index, dt = self._at(t)
+        v, a = self.velocity[index], self.acceleration[index]
+        area = (self.position[index] + (0.5 * v + a * dt / 6.0) * dt) * dt
+        resting = np.minimum(t - self.start[0], 0.0) * self.position[0]
+        return np.asarray(self._before[index] + area + resting)
 
 
 def stop(p0: npt.ArrayLike, v0: npt.ArrayLike, acceleration: npt.ArrayLike) -> tuple[Array, Array]:

@@ -48,7 +48,8 @@ class RegimeState:
     """The regime from `stamp_ns` on, in the joints' order.
 
     Per joint: the level's id or `none`, the segment's id (-1 for none), and the time until which that holds (0 for
-    none), in ns since the epoch, excluded. `seq` counts the states of one commander.
+    none), in ns since the epoch, excluded. `seq` counts the states of one commander. `stop_reason` says why the robot
+    was stopped, where it was not meant to; it is empty otherwise.
     """
 
     schedule_hash: str
@@ -57,13 +58,15 @@ class RegimeState:
     levels: tuple[str, ...]
     segments: tuple[int, ...]
     until_ns: tuple[int, ...]
+    stop_reason: str = ""
 
 
 def regime_to_msg(state: RegimeState, joint_names: Sequence[str]) -> Any:
     """A regime as diagnostic_msgs/DiagnosticArray.
 
     The message has one status, `ropes/regime`, with the schedule's hash as hardware_id and the values `seq` and, per
-    joint, `<joint>` (level id or `none`), `<joint>/segment` and `<joint>/until`.
+    joint, `<joint>` (level id or `none`), `<joint>/segment` and `<joint>/until`. Where the robot was stopped by a guard
+    there also is `stop_reason`.
     """
     from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
@@ -80,6 +83,8 @@ def regime_values(state: RegimeState, joint_names: Sequence[str]) -> list[tuple[
     values = [("seq", str(state.seq))]
     for name, level, segment, until in zip(joint_names, state.levels, state.segments, state.until_ns, strict=True):
         values += [(name, level), (f"{name}/segment", str(segment)), (f"{name}/until", str(until))]
+    if state.stop_reason:
+        values.append(("stop_reason", state.stop_reason))
     return values
 
 
@@ -109,6 +114,7 @@ def regime_from_msg(msg: Any, joint_names: Sequence[str] | None = None) -> Regim
             levels=tuple(values[name] for name in names),
             segments=tuple(int(values[f"{name}/segment"]) for name in names),
             until_ns=tuple(int(values[f"{name}/until"]) for name in names),
+            stop_reason=values.get("stop_reason", ""),
         )
     except KeyError as error:
         raise BagError(f"regime message: value {error} is missing") from None

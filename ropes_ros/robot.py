@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
+from xml.etree import ElementTree
 
 import numpy as np
 import numpy.typing as npt
@@ -25,12 +26,14 @@ Array = npt.NDArray[np.float64]
 
 _KEYS = {"name", "urdf", "base_link", "tip_link", "joints", "packages", "collision", "sim"}
 _OPTIONAL = {"packages", "collision", "sim"}
-_JOINT_KEYS = {"home", "half_range", "max_velocity", "max_acceleration"}
+_JOINT_KEYS = {"home", "half_range", "max_velocity", "max_acceleration", "max_jerk"}
+_JERK_PER_ACCELERATION = 50.0
+"""Jerk limit, in 1/s of the acceleration limit, of joints whose preset gives none: the full acceleration in 20 ms."""
 
 
 @dataclass(frozen=True)
 class Joint:
-    """One commanded joint; angles in rad, max_velocity in rad/s, max_acceleration in rad/s^2.
+    """One commanded joint; angles in rad, max_velocity in rad/s, max_acceleration in rad/s^2, max_jerk in rad/s^3.
 
     Of a prismatic joint all of these are in m instead of rad. A continuous joint turns without end; its angles count
     from `lower` = home - pi to `upper` = home + pi.
@@ -41,6 +44,7 @@ class Joint:
     upper: float
     max_velocity: float
     max_acceleration: float
+    max_jerk: float
     home: float
     half_range: float
     continuous: bool = False
@@ -115,10 +119,12 @@ class Robot:
         self.continuous = np.array([joint.continuous for joint in self.joints], dtype=np.bool_)
         self.max_velocity = np.array([joint.max_velocity for joint in self.joints])
         self.max_acceleration = np.array([joint.max_acceleration for joint in self.joints])
+        self.max_jerk = np.array([joint.max_jerk for joint in self.joints])
         # Indices of the preset's joints in the model's configuration and velocity vectors.
         ids = [self._model.getJointId(name) for name in self.joint_names]
         self._q_index = np.array([self._model.joints[i].idx_q for i in ids])
         self._v_index = np.array([self._model.joints[i].idx_v for i in ids])
+        self._check_axes()
         base = self._model.frames[self._frame_id(self.base_link)]
         if base.parentJoint != 0:
             raise RobotError(
@@ -126,6 +132,14 @@ class Robot:
             )
         self._base = base.placement
         self._frame_id(self.tip_link)
+
+    def _check_axes(self) -> None:
+        rest = pinocchio.neutral(self._model)
+        jacobians = pinocchio.computeJointJacobians(self._model, self._model.createData(), rest)
+        ways = np.linalg.norm(np.reshape(jacobians, (6, -1)), axis=0)  # of one joint they come as a vector
+        for name, way in zip(self.joint_names, ways[self._v_index], strict=True):
+            if not way > 0.5:  # an axis has length 1
+                raise RobotError(f"{self.urdf_path}: the axis of joint '{name}' is zero: give it <axis xyz>")
 
     def __repr__(self) -> str:
         return f"Robot({self.name!r}, joints={self.joint_names})"
@@ -167,6 +181,11 @@ class Robot:
     def denormalise(self, u: npt.ArrayLike) -> Array:
         """Units of the intervention box (..., J) as joint angles in rad: q = home + half_range u."""
         return self.home + self.half_range * self._per_joint(u)
+
+    def in_figures(self, values: npt.ArrayLike) -> tuple[tuple[float, str], ...]:
+        """A value of each joint, (J,) in rad (or m), as people read it: in degrees, or mm where it is prismatic."""
+        scaled = ((value, joint.figures) for value, joint in zip(self._per_joint(values), self.joints, strict=True))
+        return tuple((float(value) * scale, unit) for value, (unit, scale) in scaled)
 
     def fk(self, q: npt.ArrayLike, link: str | None = None) -> tuple[Array, Array]:
         """Forward kinematics, batched.
@@ -309,7 +328,7 @@ class Robot:
                 raise RobotError(
                     f"{self._source}: {where}expected home, half_range and max_acceleration, got {entry!r}"
                 )
-            _check_keys(entry, _JOINT_KEYS, _JOINT_KEYS - {"max_velocity"}, self._source, where)
+            _check_keys(entry, _JOINT_KEYS, _JOINT_KEYS - {"max_velocity", "max_jerk"}, self._source, where)
             axis = self._model.joints[self._model.getJointId(name)]
             values = {"max_velocity": float(self._model.upperVelocityLimit[axis.idx_v]), **entry}
             for key, value in values.items():
@@ -317,6 +336,7 @@ class Robot:
                 if not number or not math.isfinite(value) or (key != "home" and value <= 0):
                     wanted = "a finite number" if key == "home" else "a finite number above 0"
                     raise RobotError(f"{self._source}: {where}{key} must be {wanted}, got {value!r}")
+            values.setdefault("max_jerk", _JERK_PER_ACCELERATION * float(values["max_acceleration"]))
             if axis.nq == 2:  # Pinocchio counts continuous joints by cosine and sine
                 lower, upper = values["home"] - math.pi, values["home"] + math.pi
             else:
@@ -362,11 +382,35 @@ def read_model(path: Path) -> Any:
     Raises:
         RobotError: It is neither.
     """
-    build = pinocchio.buildModelFromMJCF if is_mjcf(path) else pinocchio.buildModelFromUrdf
+    root = parse_description(path)
+    mjcf = root.tag == "mujoco"
+    if mjcf and root.find(".//include") is not None:
+        raise RobotError(f"{path} includes other MJCF files: save it as one (MuJoCo: mj_saveLastXML), and give that")
     try:
-        return build(str(path))
+        model = (pinocchio.buildModelFromMJCF if mjcf else pinocchio.buildModelFromUrdf)(str(path))
     except (ValueError, RuntimeError) as error:
-        raise RobotError(f"{path} is not a readable URDF: {' '.join(str(error).split())}") from None
+        kind = "MJCF file" if mjcf else "URDF"
+        raise RobotError(f"{path} is not a readable {kind}: {' '.join(str(error).split())}") from None
+    if mjcf:
+        _mend_slides(model, root)
+    return model
+
+
+def _mend_slides(model: Any, root: ElementTree.Element) -> None:
+    """Take back that Pinocchio 4.1 converts ranges of slide joints, which are in m, from degrees as it does angles."""
+    ranges = [
+        [float(number) for number in text.split()]
+        for joint in root.iter("joint")
+        if (text := joint.get("range")) is not None
+    ]
+    for axis in model.joints:
+        if not axis.shortname().startswith("JointModelP"):
+            continue
+        limits = [float(limit[axis.idx_q]) for limit in (model.lowerPositionLimit, model.upperPositionLimit)]
+        if not any(np.allclose(limits, stated) for stated in ranges) and any(
+            np.allclose(np.degrees(limits), stated) for stated in ranges
+        ):
+            model.lowerPositionLimit[axis.idx_q], model.upperPositionLimit[axis.idx_q] = np.degrees(limits)
 
 
 def _parents(model: Any) -> dict[str, str]:

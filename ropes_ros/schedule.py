@@ -23,20 +23,24 @@ import yaml
 from ropes_ros.densities import Density, Levels, density_from_mapping
 from ropes_ros.errors import RopesError, ScheduleError
 from ropes_ros.kinematics import Array, Sweep, turning_points
+from ropes_ros.units import NANOSECONDS
 from ropes_ros.yaml_text import parse_yaml
 
 if TYPE_CHECKING:
-    from ropes_ros.robot import Robot
+    from ropes_ros.robot import Joint, Robot
 
 SCHEMA = 1
 GRID = np.linspace(-1.0, 1.0, 257)
+_CELLS = np.concatenate([[-1.0], 0.5 * (GRID[1:] + GRID[:-1]), [1.0]])
+"""Edges of the grid's cells."""
 
 IMPORTED = "imported"
 """Design of a schedule that says what was commanded elsewhere: levels are each joint's own, nothing can be run."""
-DESIGNS = ("factorial", "single_joint")
+DESIGNS = ("factorial", "single_joint", "dwell")
 LIMIT_SHARE = 0.8
-"""Share of the joints' speed and acceleration limits that motions use."""
+"""Share of the joints' limits of speed, acceleration and jerk that motions use."""
 SETTLE_NS = 100_000_000
+MAX_SMOOTH_NS = 400_000_000
 
 _FIELDS = ("joint", "level", "start_ns", "end_ns", "lo", "hi", "speed", "phase", "direction")
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_./-]*")
@@ -86,7 +90,7 @@ class Segment:
     """A labelled window of one joint, [start_ns, end_ns) from the schedule's start, and its sweep.
 
     At start_ns the joint is a share `phase` (of the time) of its way between the turning points lo and hi (in u),
-    moving in `direction` (+1 or -1) at `speed` half ranges/s.
+    moving in `direction` (+1 or -1) at `speed` half ranges/s. In a dwell design it rests at lo = hi, at speed 0.
     """
 
     joint: int
@@ -116,6 +120,9 @@ class Schedule:
     segments: tuple[Segment, ...]
     duration_ns: int
     settle_ns: int = SETTLE_NS
+    smooth_ns: int = 0
+    """Window, in ns, over which sweeps and the ways between them are averaged so that jerk is limited; 0 in schedules
+    from before there was such a limit, whose sweeps that end at the box's ends all reach them."""
     joint_levels: tuple[Levels, ...] = ()
     """Of an imported schedule: each joint's own densities of the levels' ids; `levels` are the first joint's."""
 
@@ -124,6 +131,8 @@ class Schedule:
             raise ScheduleError(f"unknown design '{self.design}': known are {', '.join((*DESIGNS, IMPORTED))}")
         if self.design == IMPORTED and [own.ids for own in self.joint_levels] != [self.levels.ids] * len(self.joints):
             raise ScheduleError("an imported schedule needs densities of the same levels for every joint")
+        if not (0 <= self.smooth_ns <= MAX_SMOOTH_NS and self.smooth_ns % 2 == 0):
+            raise ScheduleError(f"smooth_ns must be even and within 0 and {MAX_SMOOTH_NS} ns, got {self.smooth_ns}")
         last = [0] * len(self.joints)
         for i, segment in enumerate(self.segments):
             self._check_segment(segment, f"segment {i}", last)
@@ -135,17 +144,23 @@ class Schedule:
         where = f"{where} of joint '{joint.name}'"
         if segment.level not in self.levels.ids:
             raise ScheduleError(f"{where}: unknown level '{segment.level}': known are {', '.join(self.levels.ids)}")
-        if not last[segment.joint] + self.settle_ns <= segment.start_ns < segment.end_ns <= self.duration_ns:
+        least = self.settle_ns + self.smooth_ns
+        if not last[segment.joint] + least <= segment.start_ns < segment.end_ns <= self.duration_ns:
             raise ScheduleError(
                 f"{where}: the window {segment.start_ns} to {segment.end_ns} ns must not be empty, must begin at least"
-                f" {self.settle_ns} ns after the one before and end within the schedule of {self.duration_ns} ns"
+                f" {least} ns after the one before and end within the schedule of {self.duration_ns} ns"
             )
         last[segment.joint] = segment.end_ns
+        if self.design == "dwell":
+            if not (-1.0 <= segment.lo == segment.hi <= 1.0 and segment.speed == 0.0):
+                raise ScheduleError(f"{where}: a dwell needs -1 <= lo = hi <= 1 and speed 0, got {segment}")
+            return
         if not (-1.0 <= segment.lo < segment.hi <= 1.0 and 0.0 <= segment.phase <= 1.0 and abs(segment.direction) == 1):
             raise ScheduleError(f"{where}: needs -1 <= lo < hi <= 1, 0 <= phase <= 1, direction 1 or -1, got {segment}")
         if not 0.0 < segment.speed <= joint.speed_limit:
             raise ScheduleError(f"{where}: speed {segment.speed} is outside (0, {joint.speed_limit:.4f}] half ranges/s")
-        if segment.hi - segment.lo < segment.speed**2 / joint.acceleration:
+        turns = segment.speed**2 / joint.acceleration + segment.speed * self.smooth_ns / NANOSECONDS
+        if segment.hi - segment.lo < turns:
             raise ScheduleError(
                 f"{where}: the interval {segment.lo} to {segment.hi} is too narrow to turn at speed {segment.speed}"
             )
@@ -165,19 +180,22 @@ class Schedule:
         """Densities really commanded, float64 [J, K, G], averaged over the grid's cells.
 
         They are the law of u at a labelled instant under the way segments are drawn: rounded turns dwell a little,
-        narrow intervals are widened. They follow from levels, limits and speeds alone; the trapezoidal rule over
-        `grid` gives 1.
+        narrow intervals are widened. A dwell design commands the levels' densities themselves. They follow from levels,
+        limits and speeds alone; the trapezoidal rule over `grid` gives 1.
         """
         if self.design == IMPORTED:
             return np.stack([own.pdf(GRID) for own in self.joint_levels])
         table = np.empty((len(self.joints), len(self.levels), len(GRID)))
+        if self.design == "dwell":
+            table[:] = np.stack([np.diff(density.cdf(_CELLS)) for density in self.levels.densities]) / np.diff(_CELLS)
+            return table
         strata = (np.arange(1024) + 0.5) / 1024
         slices = [density.slices(strata) for density in self.levels.densities]
         memo: dict[tuple[float, float, float], Array] = {}
         for j, joint in enumerate(self.joints):
             key = (joint.acceleration, joint.min_speed, joint.max_speed)
             if key not in memo:
-                memo[key] = np.stack([_law(lo, hi, joint) for lo, hi in slices])
+                memo[key] = np.stack([_law(lo, hi, joint, self.smooth_ns) for lo, hi in slices])
             table[j] = memo[key]
         return table
 
@@ -250,6 +268,8 @@ class Schedule:
             "duration_ns": self.duration_ns,
             "settle_ns": self.settle_ns,
         }
+        if self.smooth_ns:
+            head["smooth_ns"] = self.smooth_ns
         lines = ["# Interventions: angles in rad, times in ns from the start, u = (angle - home) / half_range."]
         lines.append(yaml.safe_dump(head, sort_keys=False).rstrip())
         lines.append("joints:  # speeds of the sweeps in half ranges/s")
@@ -330,17 +350,42 @@ class Schedule:
 _JOINT_KEYS = tuple(name for name in JointMotion.__dataclass_fields__ if name != "name")
 
 
-def _law(lo: Array, hi: Array, joint: JointMotion) -> Array:
-    """Density [G] of u in the sweeps of equally likely slices [S] at evenly spread speeds."""
+def smoothing_ns(robot: Robot) -> int:
+    """Window, in ns, over which motions of a robot are averaged so that no joint exceeds its share of its jerk limit.
+
+    Raises:
+        ScheduleError: A jerk limit is too low for motions of this kind.
+    """
+    window = float((2.0 * robot.max_acceleration / robot.max_jerk).max())
+    if window * NANOSECONDS > MAX_SMOOTH_NS:
+        raise ScheduleError(
+            f"robot '{robot.name}': a joint's max_jerk takes {0.5 * window:.2f} s to build up its max_acceleration; at"
+            f" most {0.5 * MAX_SMOOTH_NS / NANOSECONDS} s are possible: lower max_acceleration in the preset"
+        )
+    return 2 * math.ceil(0.5 * window * NANOSECONDS)
+
+
+def top_speed(joint: JointMotion | Joint, length: float, smooth_ns: int) -> float:
+    """Largest speed in half ranges/s at which a turn, averaged over a window, takes up at most `length` half ranges.
+
+    A turn from full speed to full speed covers speed^2 / acceleration, and the speed times the window.
+    """
+    acceleration, window = LIMIT_SHARE * joint.max_acceleration / joint.half_range, smooth_ns / NANOSECONDS
+    return 0.5 * acceleration * (math.sqrt(window**2 + 4.0 * length / acceleration) - window)
+
+
+def _law(lo: Array, hi: Array, joint: JointMotion, smooth_ns: int) -> Array:
+    """Density [G] of u in the sweeps of equally likely slices [S] at evenly spread speeds and insets."""
     n = len(lo)
     spread = np.mod((np.arange(n) + 0.5) * 0.6180339887498949, 1.0)
     speed = joint.min_speed + (joint.max_speed - joint.min_speed) * spread
-    low, high = turning_points(lo, hi, speed, np.float64(joint.acceleration))
+    window = smooth_ns / NANOSECONDS
+    inset = np.mod((np.arange(n) + 0.5) * 0.7548776662466927, 1.0) ** 2 if smooth_ns else 0.0
+    low, high = turning_points(lo, hi, speed, np.float64(joint.acceleration), window, inset)
     low, high, speed, zero = (x[:, None] for x in (low, high, speed, np.zeros(n)))
     sweep = Sweep(low, high, speed, zero, zero, np.float64(joint.acceleration))
-    edges = np.concatenate([[-1.0], 0.5 * (GRID[1:] + GRID[:-1]), [1.0]])
-    mass = np.diff(sweep.occupancy(edges).mean(0))
-    return np.asarray(mass / np.diff(edges))
+    below = sweep.averaged_occupancy(_CELLS, window) if smooth_ns else sweep.occupancy(_CELLS)
+    return np.asarray(np.diff(below.mean(0)) / np.diff(_CELLS))
 
 
 def _scalar(text: str) -> str:
@@ -374,7 +419,10 @@ def _read(document: object) -> Schedule:
     schema = _value(document, "schema", int)
     if schema != SCHEMA:
         raise ScheduleError(f"key 'schema' is {schema}, this version reads {SCHEMA}: make the schedule anew")
-    known = ("schema", "robot", "seed", "design", "duration_ns", "settle_ns", "joints", "levels", "segments")
+    known = (
+        *("schema", "robot", "seed", "design", "duration_ns", "settle_ns", "smooth_ns"),
+        *("joints", "levels", "segments"),
+    )
     for key in document:
         if key not in known:
             raise ScheduleError(f"unknown key '{key}': known are {', '.join(known)}")
@@ -402,6 +450,7 @@ def _read(document: object) -> Schedule:
         segments=tuple(segments),
         duration_ns=_value(document, "duration_ns", int),
         settle_ns=_value(document, "settle_ns", int),
+        smooth_ns=_value({"smooth_ns": 0, **document}, "smooth_ns", int),
         joint_levels=joint_levels,
     )
 

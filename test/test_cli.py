@@ -15,14 +15,15 @@ import pytest
 from rosbags.rosbag2 import Writer
 from synthetic import stick_robot, typestore, write_synthetic_bag
 
-from ropes_ros import __version__, cli, processes
+from ropes_ros import __version__, cli, occupancy, processes
 from ropes_ros.bags import TOPICS, open_bag
 from ropes_ros.cli import output
 from ropes_ros.cli.output import in_words
-from ropes_ros.cli.schedule import BINS, occupancies
 from ropes_ros.dataset import FrameSet
 from ropes_ros.encoder import load_encoder
 from ropes_ros.evaluation import evaluate
+from ropes_ros.occupancy import BINS
+from ropes_ros.progress import Progress
 from ropes_ros.regimes import Schedule, make_schedule
 from ropes_ros.robot import load_robot
 
@@ -138,10 +139,11 @@ def test_labelled_share_is_the_one_that_the_schedule_answers(
 
 
 def test_commanded_occupancy_follows_the_designed_one(schedule_file: Path) -> None:
-    designed, commanded = occupancies(Schedule.load(schedule_file))
-    assert designed.shape == (BINS,) and commanded.shape == (6, BINS)
-    assert designed.sum() == pytest.approx(1.0) and commanded.sum(axis=1) == pytest.approx(np.ones(6))
-    assert 0.5 * np.abs(commanded - designed).sum(axis=1).max() < 0.1
+    schedule = Schedule.load(schedule_file)
+    designed, commanded = occupancy.designed(schedule), occupancy.lawful(schedule)
+    assert designed.shape == (8, BINS) and commanded.shape == (6, 8, BINS)
+    assert designed.sum(axis=1) == pytest.approx(np.ones(8)) and commanded.sum(axis=2) == pytest.approx(np.ones((6, 8)))
+    assert occupancy.total_variation(commanded, designed).max() < 0.025
 
 
 def test_schedule_is_shown_to_a_person(
@@ -179,8 +181,36 @@ def test_record_ends_with_the_status_of_what_failed_first(
 ) -> None:
     scripts = {"commander": commander, "recorder": recorder}
     monkeypatch.setattr(cli.live, "node_command", lambda node, *_: ["bash", "-c", scripts[node]])
-    arguments = ("record", str(tmp_path / "bag"), "--schedule", str(schedule_file))
+    arguments = ("record", str(tmp_path / "bag"), "--schedule", str(schedule_file), "--armed")
     assert ropes(capfd, monkeypatch, *arguments)[0] == expected
+
+
+def test_record_moves_nothing_unless_it_is_armed_and_goes_on_only_where_it_stopped(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, schedule_file: Path
+) -> None:
+    given: dict[str, dict[str, object]] = {}
+
+    def command(node: str, parameters: dict[str, object], *_: object) -> list[str]:
+        given[node] = parameters
+        return ["true"] if node == "commander" else ["sleep", "60"]
+
+    monkeypatch.setattr(cli.live, "node_command", command)
+    arguments = ("record", str(tmp_path / "bag"), "--schedule", str(schedule_file))
+    status, _, err = ropes(capfd, monkeypatch, *arguments)
+    assert status == 1 and "--armed" in err and not given
+    status, _, err = ropes(capfd, monkeypatch, *arguments, "--armed", "--resume")
+    assert status == 1 and "no interrupted run" in err and not given
+    progress = Progress(schedule_file.with_name(f"{schedule_file.name}.progress"), Schedule.load(schedule_file).hash)
+    progress.note(12_500_000_000)
+    ropes(capfd, monkeypatch, *arguments, "--armed")
+    assert given["commander"]["armed"] is True and given["commander"]["resume_from"] == 0.0
+    ropes(capfd, monkeypatch, *arguments, "--armed", "--resume")
+    assert given["commander"]["resume_from"] == 12.5
+    assert given["commander"]["progress_file"] == str(progress.path)
+    Progress(progress.path, "another").note(1)
+    status, _, err = ropes(capfd, monkeypatch, *arguments, "--armed", "--resume")
+    assert status == 1 and "another schedule" in err
+    progress.forget()
 
 
 def test_occupancies_are_whole_on_a_narrow_terminal(
@@ -195,6 +225,16 @@ def test_occupancies_are_whole_on_a_narrow_terminal(
     bars = re.findall(r"[ ▁▂▃▄▅▆▇█]{20,}", out)
     assert len([bar for bar in bars if len(bar.strip()) >= BINS - 2]) == 1 + len(joints)
     assert max(len(line) for line in out.splitlines()) <= 80
+
+
+def test_no_figure_is_cut_on_a_narrow_terminal(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(output.console, "_width", 40)
+    figures = [f"{number}.25 %" for number in range(1000, 1008)]
+    output.print_table(["joint", *(f"figure number {number}" for number in range(8))], [("joint1", *figures)] * 2)
+    said = capfd.readouterr().out
+    assert "…" not in said and all(said.count(figure.split()[0]) == 2 for figure in figures)
 
 
 SLEEPER = "import time; print('up', flush=True); time.sleep(60)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -50,8 +51,10 @@ class World:
 
     def __init__(self) -> None:
         self.now_ns = NOW
+        self.steady_ns = 77 * SECOND
         self.ok = True
-        self.parameters: dict[str, Any] = {}
+        self.parameters: dict[str, Any] = {"use_sim_time": False}
+        self.robot: Callable[[], None] | None = None
         self.publishers: dict[str, Publisher] = {}
         self.subscriptions: dict[str, Callable[[Any], None]] = {}
         self.services: dict[str, Callable[[], Any]] = {}
@@ -60,11 +63,15 @@ class World:
         self.init_error: Exception | None = None
 
     def run(self, seconds: float, *, ticking: bool = True) -> None:
-        end = self.now_ns + round(seconds * SECOND)
-        while self.ok and self.now_ns < end:
+        end = self.steady_ns + round(seconds * SECOND)
+        while self.ok and self.steady_ns < end:
             due = min((timer.due for timer in self.timers), default=end)
-            self.now_ns = max(self.now_ns, min(due, end))
-            for timer in [timer for timer in self.timers if timer.due <= self.now_ns and self.now_ns < end]:
+            passed = max(0, min(due, end) - self.steady_ns)
+            self.steady_ns += passed
+            self.now_ns += passed
+            if self.robot is not None and ticking:
+                self.robot()
+            for timer in [timer for timer in self.timers if timer.due <= self.steady_ns and self.steady_ns < end]:
                 timer.due += timer.period
                 if ticking and timer in self.timers:
                     try:
@@ -122,7 +129,7 @@ def _lifecycle_node(world: World) -> type:
 
         def create_timer(self, period: float, callback: Any, clock: Any = None) -> Any:
             step = round(period * SECOND)
-            timer = SimpleNamespace(period=step, due=world.now_ns + step, callback=callback)
+            timer = SimpleNamespace(period=step, due=world.steady_ns + step, callback=callback)
             timer.cancel = lambda: world.timers.remove(timer)
             world.timers.append(timer)
             return timer
@@ -157,7 +164,10 @@ def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
         "diagnostic_updater": {"DiagnosticStatusWrapper": status_wrapper(), "Updater": Updater},
         "rclpy": {"init": init, "ok": lambda: world.ok, "try_shutdown": lambda: None},
         "rclpy.callback_groups": {"MutuallyExclusiveCallbackGroup": SimpleNamespace},
-        "rclpy.clock": {"Clock": SimpleNamespace, "ClockType": SimpleNamespace(STEADY_TIME=2)},
+        "rclpy.clock": {
+            "Clock": lambda clock_type: SimpleNamespace(now=lambda: SimpleNamespace(nanoseconds=world.steady_ns)),
+            "ClockType": SimpleNamespace(STEADY_TIME=2),
+        },
         "rclpy.duration": {"Duration": SimpleNamespace},
         "rclpy.exceptions": {
             name: type(name, (Exception,), {}) for name in ("NameValidationException", "ParameterException")
@@ -214,14 +224,63 @@ def _configured(world: World, **parameters: Any) -> tuple[Any, bool]:
 
 def _active(world: World, **parameters: Any) -> Any:
     """An active commander, of a robot without joint states that is at home unless it is said otherwise."""
-    node, configured = _configured(world, **{"assume_home": True, **parameters})
+    node, configured = _configured(world, **{"assume_home": True, "armed": True, **parameters})
     assert configured, world.log
     node.on_activate(None)
     return node
 
 
-def _joint_states(positions: np.ndarray, names: tuple[str, ...] = ROBOT.joint_names) -> Any:
-    return SimpleNamespace(name=list(names), position=positions.tolist())
+def _joint_states(positions: np.ndarray, names: tuple[str, ...] = ROBOT.joint_names, stamp_ns: int = 0) -> Any:
+    seconds, nanoseconds = divmod(stamp_ns, SECOND)
+    header = SimpleNamespace(stamp=Time(sec=seconds, nanosec=nanoseconds))
+    return SimpleNamespace(header=header, name=list(names), position=positions.tolist())
+
+
+class Arm:
+    """A robot that follows what it is sent, 0.1 s late, and says 50 times a second where it is; it can be broken."""
+
+    def __init__(self, world: World, command_type: str = "JointTrajectory") -> None:
+        self.world, self.type = world, command_type
+        self.buffer = TrajectoryBuffer(ROBOT.home, ROBOT.lower, ROBOT.upper, kept_ns=SECOND)
+        self.taken = 0
+        self.refuses = False
+        self.stuck: int | None = None
+        self.silent = self.frozen = False
+        self.offset = np.zeros(6)
+        self.at = ROBOT.home.copy()
+        self.said_ns = self.skew_ns = 0
+        self.stamp_ns = 0
+        self.positions: list[np.ndarray] = []
+        world.robot = self.live
+
+    def live(self) -> None:
+        now_ns = self.world.now_ns - self.skew_ns
+        sent = self.world.publishers["joint_command"].sent if "joint_command" in self.world.publishers else []
+        for message in sent[self.taken :]:
+            if not self.refuses:
+                apply_command(message, self.type, ROBOT, self.buffer, now_ns)
+        self.taken = len(sent)
+        if abs(now_ns - self.said_ns) < 20_000_000:
+            return
+        self.said_ns = now_ns
+        goal = self.buffer.sample(now_ns - SECOND // 10)
+        if self.stuck is not None:
+            goal[self.stuck] = self.at[self.stuck]
+        self.at = goal
+        self.positions.append(goal)
+        if not self.frozen:
+            self.stamp_ns = self.world.now_ns
+        if not self.silent and "joint_states" in self.world.subscriptions:
+            self.world.subscriptions["joint_states"](_joint_states(goal + self.offset, stamp_ns=self.stamp_ns))
+
+    def rests(self) -> bool:
+        """Whether the robot comes to rest at once, and stays so."""
+        self.silent = True
+        for _ in range(100):
+            self.world.now_ns += 20_000_000
+            self.live()
+        recent = np.array(self.positions[-80:])
+        return bool(np.ptp(recent, axis=0).max() < 1e-6)
 
 
 def _diagnostics(world: World) -> dict[str, str]:
@@ -267,7 +326,7 @@ def test_a_whole_schedule_is_commanded_announced_and_ended(world: World, schedul
 
 
 def test_nothing_moves_until_everybody_listens(world: World, schedule_path: Path) -> None:
-    node, _ = _configured(world, schedule=str(schedule_path), wait_for_recorder=True, assume_home=True)
+    node, _ = _configured(world, schedule=str(schedule_path), wait_for_recorder=True, assume_home=True, armed=True)
     commands, regimes = world.publishers["joint_command"], world.publishers["ropes/regime"]
     commands.listeners, regimes.listeners = [], []
     node.on_activate(None)
@@ -305,7 +364,6 @@ def test_the_robot_starts_from_where_joint_states_say(world: World, schedule_pat
     message = world.publishers["joint_command"].sent[0]
     assert list(message.joint_names) == list(ROBOT.joint_names)
     assert np.allclose(message.points[0].positions, there)
-    assert "joint_states" not in world.subscriptions
 
 
 def test_joint_states_may_come_in_parts_and_no_part_is_guessed(world: World, schedule_path: Path) -> None:
@@ -538,3 +596,364 @@ def test_what_a_transition_raises_is_logged(world: World, error: Exception, resu
     ((kind, text),) = world.log
     assert kind == "error" and str(error) in text
     assert ("Traceback" in text) == (result == "ERROR")
+
+
+# --- armed, guards and pauses ------------------------------------------------------------------------------------
+
+
+def _reason(world: World) -> str:
+    """Why the robot was stopped, which log, diagnostics and regimes must agree on."""
+    reason = _diagnostics(world)["stop_reason"]
+    assert _diagnostics(world)["state"] == "stopped"
+    assert _diagnostics(world)["message"] == f"stopped: {reason}"
+    assert any(kind == "error" and text.startswith(f"stopped: {reason}") for kind, text in world.log)
+    last = regime_from_msg(world.publishers["ropes/regime"].sent[-1], ROBOT.joint_names)
+    assert last.stop_reason == reason and last.levels == (NONE,) * 6
+    return reason
+
+
+def _in_motion(world: World, schedule_path: Path, **parameters: Any) -> Arm:
+    """A robot that follows a schedule, and a joint of it that has moved."""
+    arm = Arm(world, parameters.get("command_type", "JointTrajectory"))
+    _active(world, schedule=str(schedule_path), assume_home=False, **parameters)
+    world.run(8.0)
+    assert _diagnostics(world)["state"] == "running", world.log
+    return arm
+
+
+@pytest.mark.parametrize("command_type", ["JointTrajectory", "Float64MultiArray"])
+def test_a_robot_that_follows_late_is_never_stopped(world: World, schedule_path: Path, command_type: str) -> None:
+    _in_motion(world, schedule_path, command_type=command_type, exit_when_done=True)
+    world.run(30.0)
+    assert not world.ok and _diagnostics(world)["state"] == "done"
+    assert _diagnostics(world)["stop_reason"] == ""
+    assert not [text for kind, text in world.log if kind != "info"]
+
+
+@pytest.mark.parametrize("motion", ["schedule", "waypoints"])
+def test_unarmed_nothing_is_sent_and_no_regime_announced(world: World, schedule_path: Path, motion: str) -> None:
+    _active(world, schedule=str(schedule_path), motion=motion, duration=10.0, armed=False, exit_when_done=True)
+    assert any(kind == "warning" and "armed:=true" in text for kind, text in world.log)
+    world.run(5.0)
+    assert "dry run" in _diagnostics(world)["message"] and _diagnostics(world)["armed"] == "false"
+    for name in ("~/pause", "~/resume"):
+        assert world.services[name]().success
+    world.run(40.0)
+    assert not world.ok, "the rehearsal ends as the motion would"
+    assert world.publishers["joint_command"].sent == [] and world.publishers["ropes/regime"].sent == []
+
+
+def test_the_commander_is_not_armed_by_default(world: World, schedule_path: Path) -> None:
+    node, configured = _configured(world, schedule=str(schedule_path), assume_home=True)
+    assert configured and world.parameters["armed"] is False
+    node.on_activate(None)
+    world.run(10.0)
+    node.on_deactivate(None)
+    node.on_shutdown(None)
+    assert world.publishers["joint_command"].sent == [] and world.publishers["ropes/regime"].sent == []
+
+
+def test_it_says_beforehand_how_long_and_how_far_from_the_design(world: World, schedule_path: Path) -> None:
+    _active(world, schedule=str(schedule_path))
+    (said,) = (text for kind, text in world.log if "the schedule takes" in text)
+    assert "20 s" in said and "total variation" in said
+    assert world.publishers["joint_command"].sent == []
+
+
+@pytest.mark.parametrize("command_type", ["JointTrajectory", "JointState"])
+def test_a_joint_that_is_stuck_stops_the_robot(world: World, schedule_path: Path, command_type: str) -> None:
+    arm = _in_motion(world, schedule_path, command_type=command_type)
+    arm.stuck = 2
+    world.run(6.0)
+    assert "joint joint3 does not follow" in _reason(world)
+    sent = len(world.publishers["joint_command"].sent)
+    assert arm.rests()
+    world.run(5.0)
+    assert len(world.publishers["joint_command"].sent) == sent
+
+
+def test_a_controller_that_refuses_stops_the_schedule(world: World, schedule_path: Path) -> None:
+    arm = Arm(world)
+    arm.refuses = True
+    _active(world, schedule=str(schedule_path), assume_home=False)
+    world.run(6.0)
+    assert "does not follow" in _reason(world)
+    assert np.allclose(arm.at, ROBOT.home)
+
+
+@pytest.mark.parametrize("fault", ["silent", "frozen"])
+def test_joint_states_that_stay_away_or_freeze_stop_the_robot(world: World, schedule_path: Path, fault: str) -> None:
+    arm = _in_motion(world, schedule_path)
+    setattr(arm, fault, True)
+    stopped = world.now_ns
+    world.run(3.0)
+    assert "joint_states say nothing new of joint joint1" in _reason(world)
+    states = [regime_from_msg(message, ROBOT.joint_names) for message in world.publishers["ropes/regime"].sent]
+    assert SECOND <= states[-1].stamp_ns - stopped < 1.2 * SECOND
+    assert arm.rests()
+
+
+def test_a_measured_position_that_jumps_stops_the_robot(world: World, schedule_path: Path) -> None:
+    arm = _in_motion(world, schedule_path)
+    arm.offset = np.array([0.0, 0.0, 0.0, 0.4, 0.0, 0.0])
+    world.run(0.1)
+    assert "measured position of joint joint4 jumped by 0." in _reason(world)
+    arm.offset = np.zeros(6)
+    assert arm.rests()
+
+
+@pytest.mark.parametrize(("simulated", "step_s"), [(False, -3600.0), (False, 3600.0), (False, 0.5), (True, -100.0)])
+def test_a_clock_that_is_set_stops_the_robot_where_it_is(
+    world: World, schedule_path: Path, simulated: bool, step_s: float
+) -> None:
+    arm = _in_motion(world, schedule_path, use_sim_time=simulated)
+    jump = round(step_s * SECOND)
+    world.run(0.33)
+    commanded = arm.buffer.sample(world.now_ns)
+    world.now_ns += jump
+    world.run(0.1)
+    assert "the clock was set" in _reason(world)
+    message = world.publishers["joint_command"].sent[-1]
+    stamp_ns = message.header.stamp.sec * SECOND + message.header.stamp.nanosec
+    assert abs(stamp_ns - world.now_ns) < SECOND // 5
+    assert np.abs(np.array(message.points[0].positions) - commanded).max() < 0.1, "it brakes where the robot is"
+    assert not np.any(message.points[-1].velocities)
+
+
+def test_a_simulation_may_run_at_any_speed(world: World, schedule_path: Path) -> None:
+    arm = _in_motion(world, schedule_path, use_sim_time=True)
+    before = arm.live
+
+    def hurry() -> None:
+        world.now_ns += 60_000_000
+        before()
+
+    world.robot = hurry
+    world.run(3.0)
+    assert _diagnostics(world)["stop_reason"] == ""
+
+
+def test_a_stall_of_the_commander_is_no_fault_of_the_robot(world: World, schedule_path: Path) -> None:
+    arm = _in_motion(world, schedule_path)
+    world.run(8.0, ticking=False)
+    arm.said_ns = 0
+    world.run(2.0)
+    assert _diagnostics(world)["state"] == "running" and _diagnostics(world)["late_chunks"] == "1"
+
+
+def test_a_deadman_that_is_released_or_silent_stops_the_robot(world: World, schedule_path: Path) -> None:
+    arm = Arm(world)
+    _active(world, schedule=str(schedule_path), assume_home=False, deadman_topic="deadman")
+    world.run(3.0)
+    assert world.publishers["joint_command"].sent == []
+    assert "deadman switch is not held" in _diagnostics(world)["message"]
+    holds = arm.live
+
+    def hold() -> None:
+        holds()
+        if "deadman" in world.subscriptions:
+            world.subscriptions["deadman"](SimpleNamespace(data=True))
+
+    world.robot = hold
+    world.run(4.0)
+    assert _diagnostics(world)["state"] == "running"
+    world.robot = holds
+    world.run(1.0)
+    assert "deadman switch is silent" in _reason(world)
+    world.robot = hold
+    assert world.services["~/resume"]().success
+    world.run(4.0)
+    assert _diagnostics(world)["state"] == "running"
+    world.robot = holds
+    world.subscriptions["deadman"](SimpleNamespace(data=False))
+    world.run(0.1)
+    assert _reason(world) == "the deadman switch is not held"
+    assert arm.rests()
+
+
+def test_a_guard_ends_the_process_with_status_1_where_nobody_could_resume(world: World, schedule_path: Path) -> None:
+    arm = Arm(world)
+    node = _active(world, schedule=str(schedule_path), assume_home=False, exit_when_done=True)
+    world.run(8.0)
+    arm.silent = True
+    world.run(3.0)
+    assert not world.ok
+    assert "joint_states" in _reason(world)
+    assert node.on_shutdown(None).name == "FAILURE"
+
+
+def test_a_robot_beyond_its_limits_is_not_moved(world: World, schedule_path: Path) -> None:
+    _active(world, schedule=str(schedule_path), assume_home=False)
+    there = ROBOT.home.copy()
+    there[1] = ROBOT.upper[1] + 0.01
+    for _ in range(5):
+        world.subscriptions["joint_states"](_joint_states(there))
+        world.run(1.0)
+    assert world.publishers["joint_command"].sent == []
+    assert "joint joint2 to be moved back by hand" in _diagnostics(world)["message"]
+
+
+def test_a_robot_far_from_home_is_not_led_there(world: World, schedule_path: Path) -> None:
+    _active(world, schedule=str(schedule_path), assume_home=False)
+    there = ROBOT.home.copy()
+    there[2] = ROBOT.home[2] + 1.2 * ROBOT.half_range[2]
+    for _ in range(5):
+        world.subscriptions["joint_states"](_joint_states(there))
+        world.run(1.0)
+    assert world.publishers["joint_command"].sent == []
+    assert "joint joint3 to be brought nearer to home" in _diagnostics(world)["message"]
+    there[2] = ROBOT.home[2] + ROBOT.half_range[2]
+    for _ in range(5):
+        world.subscriptions["joint_states"](_joint_states(there))
+        world.run(0.2)
+    first = world.publishers["joint_command"].sent[0]
+    np.testing.assert_allclose(first.points[0].positions, there, atol=1e-6)
+
+
+def test_a_schedule_that_hits_the_floor_is_not_commanded(world: World, schedule_path: Path, tmp_path: Path) -> None:
+    """Here the floor is raised into the arm's way."""
+    folder = shutil.copytree(ROBOT.urdf_path.parent, tmp_path / "arm6")
+    preset = folder / "robot.yaml"
+    preset.write_text(preset.read_text() + "collision: {floor: 0.5}\n")
+    _, configured = _configured(world, robot=str(preset), schedule=str(schedule_path), armed=True)
+    ((kind, text),) = world.log
+    assert not configured and kind == "error"
+    assert str(schedule_path) in text and "below the floor" in text
+    world.log.clear()
+    assert _configured(world, armed=False)[1]  # a rehearsal hits nothing
+
+
+def test_soft_limits_keep_the_box_from_the_ends(world: World, schedule_path: Path) -> None:
+    _, configured = _configured(world, schedule=str(schedule_path), soft_limit_margin=0.3)
+    assert not configured
+    ((kind, text),) = world.log
+    assert kind == "error" and "outside the soft limits" in text
+
+
+@pytest.mark.parametrize("field", ["positions", "velocities"])
+def test_a_command_beyond_the_limits_is_never_sent(
+    world: World, schedule_path: Path, field: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever should make one: here the stream is made to."""
+    from dataclasses import replace
+
+    from ropes_ros.streaming import CommandStream
+
+    _in_motion(world, schedule_path)
+    points = CommandStream._points
+
+    def wrong(self: Any, *times: int) -> Any:
+        made = points(self, *times)
+        return replace(made, **{field: getattr(made, field) + 10.0})
+
+    monkeypatch.setattr(CommandStream, "_points", wrong)
+    world.run(1.0)
+    assert "a command exceeds the limit" in _reason(world)
+    for message in world.publishers["joint_command"].sent:
+        for point in message.points:
+            assert (np.abs(np.array(point.positions)) < 4.0).all() and (np.abs(np.array(point.velocities)) < 4.0).all()
+
+
+def _true_labels(world: World, arm_positions: Callable[[np.ndarray], np.ndarray], schedule: Schedule) -> np.ndarray:
+    """Labels from the eighth second on, each checked: the joint is where its segment says that it may be."""
+    states = [regime_from_msg(message, ROBOT.joint_names) for message in world.publishers["ropes/regime"].sent]
+    timeline = RegimeTimeline(states, schedule.joint_names, schedule.levels.ids)
+    times = np.arange(NOW + 8 * SECOND, world.now_ns, 10_000_000)
+    labels, ids, u = timeline.labels_at(times), timeline.segment_ids_at(times), ROBOT.normalise(arm_positions(times))
+    for joint in range(6):
+        for number in np.unique(ids[ids[:, joint] >= 0, joint]):
+            segment = schedule.segments[number]
+            held = ids[:, joint] == number
+            assert (labels[held, joint] == schedule.levels.ids.index(segment.level)).all()
+            assert segment.lo - 0.01 <= u[held, joint].min() and u[held, joint].max() <= segment.hi + 0.01
+    return labels
+
+
+def test_pause_resume_and_skip_keep_labels_true(world: World, schedule_path: Path) -> None:
+    arm = _in_motion(world, schedule_path, exit_when_done=True)
+    schedule = Schedule.load(schedule_path)
+    commanded: dict[int, np.ndarray] = {}
+    live = arm.live
+
+    def watched() -> None:
+        live()
+        commanded[world.now_ns] = arm.buffer.sample(world.now_ns)
+
+    world.robot = watched
+    pause, resume, skip = (world.services[f"~/{name}"] for name in ("pause", "resume", "skip"))
+    assert not resume().success
+    assert pause().success and not pause().success
+    paused_ns = world.now_ns
+    world.run(5.0)
+    assert _diagnostics(world)["state"] == "paused" and _diagnostics(world)["stop_reason"] == ""
+    still = np.array([q for t, q in commanded.items() if t > paused_ns + SECOND])
+    assert np.ptp(still, axis=0).max() < 1e-6
+    assert resume().success
+    resumed_ns = world.now_ns
+    world.run(4.0)
+    assert skip().success
+    world.run(30.0)
+    assert not world.ok and _diagnostics(world)["state"] == "done"
+    times = np.array(sorted(commanded))
+    path = np.array([commanded[t] for t in times.tolist()])
+    labels = _true_labels(
+        world, lambda at: np.stack([np.interp(at, times, path[:, j]) for j in range(6)], axis=1), schedule
+    )
+    grid = np.arange(NOW + 8 * SECOND, world.now_ns, 10_000_000)
+    assert (labels[(grid >= paused_ns) & (grid < resumed_ns)] == -1).all()
+    assert (labels[grid > resumed_ns] >= 0).any()
+
+
+def test_a_stopped_motion_goes_on_where_it_stopped(world: World, schedule_path: Path) -> None:
+    _in_motion(world, schedule_path)
+    assert world.services["~/stop"]().success
+    reached = float(_diagnostics(world)["resume_from"])
+    assert reached > 5.0
+    last = regime_from_msg(world.publishers["ropes/regime"].sent[-1])
+    assert last.stop_reason == ""
+    world.run(5.0)
+    assert world.services["~/resume"]().success
+    world.run(8.0)
+    assert _diagnostics(world)["state"] == "running"
+    assert reached < float(_diagnostics(world)["resume_from"]) < reached + 8.0
+    states = [regime_from_msg(message) for message in world.publishers["ropes/regime"].sent]
+    assert [state.seq for state in states] == list(range(len(states))), "a gap would cost the labels before it"
+
+
+def test_an_interrupted_commander_leaves_a_note_and_another_goes_on(
+    world: World, schedule_path: Path, tmp_path: Path
+) -> None:
+    from ropes_ros.progress import Progress
+
+    schedule = Schedule.load(schedule_path)
+    note = tmp_path / "schedule.yaml.progress"
+    _in_motion(world, schedule_path, progress_file=str(note))
+    world.run(4.0)
+    reached = Progress(note, schedule.hash).read()
+    assert 8.0 < reached < 12.0
+    world.timers.clear()  # killed: nothing of it runs any more
+    world.publishers.clear()
+    Arm(world)
+    _active(world, schedule=str(schedule_path), resume_from=reached, progress_file=str(note), exit_when_done=True)
+    world.run(5.0)
+    assert float(_diagnostics(world)["resume_from"]) >= reached
+    states = [regime_from_msg(message) for message in world.publishers["ropes/regime"].sent]
+    shown = {i for state in states for i in state.segments if i >= 0}
+    assert shown and all(schedule.segments[i].end_ns > reached * SECOND for i in shown)
+    world.run(20.0)
+    assert not world.ok and not note.exists()
+
+
+def test_resuming_after_the_end_is_refused(world: World, schedule_path: Path) -> None:
+    _, configured = _configured(world, schedule=str(schedule_path), resume_from=20.0)
+    assert not configured and "after the motion's end" in world.log[-1][1]
+
+
+def test_a_schedule_that_does_not_limit_jerk_is_refused(world: World, schedule_path: Path, tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    old = replace(Schedule.load(schedule_path), smooth_ns=0)
+    old.save(tmp_path / "old.yaml")
+    assert "smooth_ns" not in old.to_yaml(), "schedules in bags keep their hash"
+    _, configured = _configured(world, schedule=str(tmp_path / "old.yaml"))
+    assert not configured and "make the schedule anew" in world.log[-1][1]

@@ -65,6 +65,7 @@ def _parts(seconds: float) -> dict[str, Callable[[], tuple[Any, Mapping[str, Any
     return {
         "loss": loss,
         "kills": kills,
+        "occupancy": made_by("occupancy", "occupancy_figures"),
         "dataset": made_by("bags", "dataset_figures"),
         "drift": made_by("bags", "drift_figures"),
     }

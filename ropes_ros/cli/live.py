@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -76,6 +76,12 @@ def record(
     command: Annotated[
         bool, typer.Option("--command/--no-command", help="Also command the schedule; the recording ends with it.")
     ] = True,
+    armed: Annotated[
+        bool, typer.Option("--armed", help="Move the robot. Keep its way and the emergency stop free.")
+    ] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on where an earlier recording of this schedule was interrupted.")
+    ] = False,
     assume_home: Annotated[
         bool, typer.Option("--assume-home", help="The robot is at home and publishes no joint_states.")
     ] = False,
@@ -83,6 +89,7 @@ def record(
 ) -> None:
     """Command a schedule and record what the camera sees into an intervention bag."""
     from ropes_ros.command_messages import COMMAND_TYPES
+    from ropes_ros.progress import Progress
     from ropes_ros.regimes import Schedule
     from ropes_ros.robot import load_robot
 
@@ -90,8 +97,13 @@ def record(
         raise BagError(f"{path} exists; name a folder that does not, recordings are never overwritten")
     if not schedule.is_file():
         raise ScheduleError(f"{schedule} does not exist; make one with `ropes schedule make --save {schedule}`")
+    if command and not armed:
+        raise ScheduleError(
+            "this moves the robot that listens to joint_command: say --armed if it may (--no-command records only)"
+        )
     try:
-        Schedule.load(schedule).check_robot(load_robot(robot))
+        loaded = Schedule.load(schedule)
+        loaded.check_robot(load_robot(robot))
     except ScheduleError as error:
         raise ScheduleError(f"{schedule}: {str(error).removeprefix(f'{schedule}: ')}") from None
     if command_type not in COMMAND_TYPES:
@@ -99,6 +111,8 @@ def record(
     common = {"robot": robot, "schedule": str(schedule), "use_sim_time": sim_time}
     remappings = {"joint_command": command_topic}
     cameras = {"image_topic": image_topic, "extra_cameras": extra_camera or [""]}
+    progress = Progress(schedule.with_name(f"{schedule.name}.progress"), loaded.hash)
+    begin_s = progress.read() if resume else 0.0
     recorder = node_command("recorder", {**common, "path": str(path), **cameras}, remappings)
     if not command:
         _run_until_interrupted(recorder)
@@ -111,6 +125,9 @@ def record(
             "exit_when_done": True,
             "wait_for_recorder": True,
             "assume_home": assume_home,
+            "armed": armed,
+            "resume_from": begin_s,
+            "progress_file": str(progress.path),
         },
         remappings,
     )
@@ -219,7 +236,7 @@ def _estimate_bag(
         _write_csv(estimates, encoder.info.joint_names, csv_path)
         if str(csv_path) == "-":
             return
-    content = _summary(estimates, encoder.info.joint_names)
+    content = _summary(estimates, arm)
     if as_json:
         print_json({**content, "execution_providers": encoder.providers})
         return
@@ -240,11 +257,8 @@ def _estimate_bag(
         }
     )
     print_table(
-        ["joint", "min deg", "mean deg", "max deg", "mean std deg"],
-        [
-            (joint["name"], *(f"{joint[key]:.1f}" for key in ("min_deg", "mean_deg", "max_deg", "std_deg")))
-            for joint in content["joints"]
-        ],
+        ["joint", "min", "mean", "max", "mean std", "in"],
+        [(name, *(f"{value:.1f}" for value in values), unit) for name, unit, values in _ranges(estimates, arm)],
     )
 
 
@@ -267,23 +281,31 @@ def _film(
         )
 
 
-def _summary(estimates: Estimates, joint_names: tuple[str, ...]) -> dict[str, Any]:
-    import numpy as np
+def _ranges(estimates: Estimates, arm: Robot) -> Iterator[tuple[str, str, tuple[float, ...]]]:
+    """Of each joint its name, the unit of its figures, and least, mean and greatest position and mean std in it."""
+    for index, joint in enumerate(arm.joints):
+        unit, scale = joint.figures
+        position = scale * estimates.position[:, index]
+        std = scale * float(estimates.std[:, index].mean())
+        yield joint.name, unit, (float(position.min()), float(position.mean()), float(position.max()), std)
 
-    degrees, stds = np.degrees(estimates.position), np.degrees(estimates.std)
+
+_KEYS = ("min", "mean", "max", "std")
+_UNIT_NAMES = {"°": "deg", "mm": "mm"}
+"""Units as keys of JSON end."""
+
+
+def _summary(estimates: Estimates, arm: Robot) -> dict[str, Any]:
     return {
-        "frames": len(degrees),
+        "frames": len(estimates.position),
         "span_s": float(estimates.stamps_ns[-1] - estimates.stamps_ns[0]) / 1e9,
         "novel_share": float((estimates.novelty > 1.0).mean()),
         "joints": [
             {
                 "name": name,
-                "min_deg": float(degrees[:, index].min()),
-                "mean_deg": float(degrees[:, index].mean()),
-                "max_deg": float(degrees[:, index].max()),
-                "std_deg": float(stds[:, index].mean()),
+                **{f"{key}_{_UNIT_NAMES[unit]}": value for key, value in zip(_KEYS, values, strict=True)},
             }
-            for index, name in enumerate(joint_names)
+            for name, unit, values in _ranges(estimates, arm)
         ],
     }
 

@@ -11,9 +11,6 @@ from ropes_ros.cli.output import Json, RobotOption, console, in_words, print_fac
 from ropes_ros.errors import ScheduleError
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from ropes_ros.regimes import Levels, Schedule
 
 app = typer.Typer(
@@ -21,7 +18,6 @@ app = typer.Typer(
     help="Make a schedule (which joint follows which known density when), or show one.",
 )
 
-BINS = 32
 BARS = " ▁▂▃▄▅▆▇█"
 
 
@@ -30,7 +26,11 @@ def make(
     robot: RobotOption = "arm6",
     minutes: Annotated[float, typer.Option(min=0.1, help="Length of the recording in minutes.")] = 20.0,
     design: Annotated[
-        str, typer.Option(help="factorial: all joints at once, independently; single_joint: one after the other.")
+        str,
+        typer.Option(
+            help="factorial: all joints at once, independently; single_joint: one after the other; dwell: from pose to "
+            "pose, labelled where the robot rests."
+        ),
     ] = "factorial",
     levels: Annotated[
         str | None,
@@ -69,7 +69,7 @@ def show(
     path: Annotated[Path, typer.Argument(help="Schedule (YAML).")],
     as_json: Json = False,
 ) -> None:
-    """Show a schedule: segments, labelled share of time, designed and commanded occupancy."""
+    """Show a schedule: how long it takes, segments, labelled time, designed and commanded occupancy."""
     from ropes_ros.regimes import Schedule
 
     _show(Schedule.load(path), as_json)
@@ -94,7 +94,11 @@ def _levels(text: str | None, design: str) -> Levels | None:
 
 def summary(schedule: Schedule) -> dict[str, Any]:
     """What a schedule commands, as plain values."""
-    designed, commanded = occupancies(schedule)
+    from ropes_ros import occupancy
+
+    design, law = occupancy.designed(schedule), occupancy.lawful(schedule)
+    designed, commanded = design.mean(axis=0), law.mean(axis=1)
+    distances = occupancy.total_variation(law, design)
     joints = []
     for index, name in enumerate(schedule.joint_names):
         joints.append(
@@ -104,6 +108,7 @@ def summary(schedule: Schedule) -> dict[str, Any]:
                 "labelled": float(schedule.labelled_fractions[index]),
                 "designed_occupancy": designed.round(4).tolist(),
                 "commanded_occupancy": commanded[index].round(4).tolist(),
+                "distance": dict(zip(schedule.levels.ids, distances[index].round(5).tolist(), strict=True)),
             }
         )
     return {
@@ -119,25 +124,6 @@ def summary(schedule: Schedule) -> dict[str, Any]:
     }
 
 
-def occupancies(schedule: Schedule) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Share of time in each of `BINS` equal parts of [-1, 1], the levels weighing the same.
-
-    Returns:
-        As designed, float64 [BINS], and as really commanded per joint, float64 [J, BINS]; each sums to 1.
-    """
-    import numpy as np
-
-    edges = np.linspace(-1.0, 1.0, BINS + 1)
-    designed = np.mean(
-        [np.diff(schedule.levels[level].cdf(edges)) for level in schedule.levels.ids], axis=0
-    )
-    density = schedule.commanded.mean(axis=1)
-    steps = np.diff(schedule.grid) * 0.5 * (density[:, 1:] + density[:, :-1])
-    below = np.concatenate([np.zeros((len(density), 1)), np.cumsum(steps, axis=1)], axis=1)
-    commanded = np.array([np.diff(np.interp(edges, schedule.grid, row)) for row in below])
-    return designed / designed.sum(), commanded / commanded.sum(axis=1, keepdims=True)
-
-
 def _show(schedule: Schedule, as_json: bool) -> None:
     content = summary(schedule)
     if as_json:
@@ -151,19 +137,21 @@ def _show(schedule: Schedule, as_json: bool) -> None:
             "supervision": f"a level is worth a position label with a standard deviation of "
             f"{content['label_noise_half_ranges']:.3f} half ranges; no measured pose",
             "duration": in_words(content["duration_s"]),
+            "at most off": "share of a level's time that speed, acceleration and jerk limits move elsewhere "
+            "(total variation, bins of 1/16 half range), at the level where it is largest",
             "hash": content["hash"][:16],
             "designed occupancy": _bars(content["joints"][0]["designed_occupancy"], peak),
         }
     )
     print_table(
-        ["joint", "segments", "labelled", "commanded occupancy", "moved"],
+        ["joint", "segments", "labelled", "commanded occupancy", "at most off"],
         [
             (
                 joint["name"],
                 joint["segments"],
                 f"{joint['labelled']:.0%}",
                 _bars(joint["commanded_occupancy"], peak),
-                f"{_moved(joint['designed_occupancy'], joint['commanded_occupancy']):.1%}",
+                f"{max(joint['distance'].values()):.1%}",
             )
             for joint in content["joints"]
         ],
@@ -173,8 +161,3 @@ def _show(schedule: Schedule, as_json: bool) -> None:
 
 def _bars(shares: list[float], peak: float) -> str:
     return "".join(BARS[round(share / peak * (len(BARS) - 1))] for share in shares)
-
-
-def _moved(designed: list[float], commanded: list[float]) -> float:
-    """Total variation distance: the share of time that is spent elsewhere than designed."""
-    return 0.5 * sum(abs(a - b) for a, b in zip(designed, commanded, strict=True))

@@ -199,7 +199,7 @@ def test_a_schedule_is_commanded_and_recorded_and_ends_the_launch(observer: Obse
     subprocess.run(make, check=True, capture_output=True)
     with launched(tmp_path, "sim.launch.py", camera_rate=5.0) as simulator:
         simulator.wait_until(observer.spun(observer.is_active("sim_arm")), "sim_arm is active", START_S)
-        with launched(tmp_path, "record.launch.py", schedule=schedule, path=tmp_path / "bag") as command:
+        with launched(tmp_path, "record.launch.py", schedule=schedule, path=tmp_path / "bag", armed="true") as command:
             assert ended(command, interrupt=False) == 0, command.out + command.err
         assert ended(simulator) == 0
     with open_bag(tmp_path / "bag") as bag:
