@@ -12,31 +12,39 @@ import shutil
 import tempfile
 import threading
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from itertools import islice, pairwise
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 from zipfile import BadZipFile
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ropes_ros.bags import Bag, BagMessage, open_bag
+from ropes_ros.bag_parts import Part, parts, samples
+from ropes_ros.bags import Bag, open_bag
 from ropes_ros.cdr import header_stamp, parse_compressed_image, parse_image
 from ropes_ros.errors import BagError, RopesError
-from ropes_ros.framing import Crop, Region, swept_region
+from ropes_ros.framing import AreaResizer, Crop, Region, Sweep, cells_of
 from ropes_ros.images import compressed_to_rgb, message_to_rgb
+from ropes_ros.mcap_chunks import ChunkReader
 
-CACHE_VERSION = 3
+CACHE_VERSION = 4
 _IN_FLIGHT = 32
 _PIXEL_FILE, _INDEX_FILE = "images.npy", "index.npz"
 _REGION_SAMPLES = 1000
 """Images that the region in which anything moves is found from, at most."""
 _LEAST_SAMPLES, _SAMPLE_SHARE = 200, 10
 """As many at least where they are there; else one in ten: they are decoded twice."""
+
+_WORKERS = 8
+_ORDER = np.dtype([("stamp_ns", np.int64), ("file", np.int32), ("log_time_ns", np.int64)])
+"""What places an image among the others: of equal stamps the one that was recorded first counts."""
+_Result = TypeVar("_Result")
 
 Progress = Callable[[int, int], None]
 """Called with (frames done, frames in all)."""
@@ -57,7 +65,7 @@ def _naming(path: Path, topic: str) -> Iterator[None]:
         raise BagError(f"{path}: {topic}: {str(error).removeprefix(f'{topic}: ')}") from error
 
 
-def decode_image(cdr: bytes, compressed: bool, source: str) -> tuple[int, NDArray[np.uint8]]:
+def decode_image(cdr: bytes | memoryview, compressed: bool, source: str) -> tuple[int, NDArray[np.uint8]]:
     """Header stamp in nanoseconds and RGB pixels, uint8 [H, W, 3], of a recorded image.
 
     Args:
@@ -323,45 +331,74 @@ def _fill(
     pixels = np.lib.format.open_memmap(
         folder / _PIXEL_FILE, mode="w+", dtype=np.uint8, shape=(total, height, width, 3)
     )
-    stamps = np.empty(total, dtype=np.int64)
+    order = np.zeros(total, dtype=_ORDER)
     cameras: set[tuple[int, int]] = set()
-    regimes: list[bytes] = []
+    regimes: list[tuple[int, int, int, bytes]] = []
     compressed = _is_compressed(bag, image_topic)
+    desk = _Desk()
 
-    def convert(row: int, cdr: bytes) -> tuple[int, int]:
-        stamps[row], image = decode_image(cdr, compressed, image_topic)
-        camera = (image.shape[1], image.shape[0])
-        if width > camera[0] or height > camera[1]:
-            raise RopesError(
-                f"images are {camera[0]}x{camera[1]}, {width}x{height} was asked for: ask for less"
-            )
-        cv2.resize(region.cut(image), size, dst=pixels[row], interpolation=cv2.INTER_AREA)
-        return camera
+    def sampled(part: Part) -> list[tuple[tuple[int, int], NDArray[np.uint8]]]:
+        found = []
+        for message in part.read(desk.reader):
+            image = decode_image(message.data, compressed, image_topic)[1]
+            found.append(((image.shape[1], image.shape[0]), cells_of(image)))
+        return found
 
-    def collect(tasks: Iterable[Future[tuple[int, int]]]) -> None:
-        for task in tasks:
-            cameras.add(task.result())
-
-    row = 0
-    pending: list[Future[tuple[int, int]]] = []
-    topics = [image_topic] if regime_topic is None else [image_topic, regime_topic]
-    with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool, _naming(bag.path, image_topic):
-        samples = _Samples(bag, image_topic)
-        region = swept_region(samples, size)
-        if crop is not None:
-            region = crop.over(region, (samples[0].shape[1], samples[0].shape[0]))
-        for message in bag.messages(topics):
+    def convert(number: int, first: int, part: Part) -> int:
+        rows = iter(range(first, first + part.counts.get(image_topic, 0)))
+        for message in part.read(desk.reader):
             if message.topic == regime_topic:
-                regimes.append(message.data)
+                regimes.append((part.file, message.log_time_ns, number, bytes(message.data)))
                 continue
-            pending.append(pool.submit(convert, row, message.data))
-            row += 1
-            if len(pending) >= _IN_FLIGHT:
-                collect(pending[: _IN_FLIGHT // 2])
-                del pending[: _IN_FLIGHT // 2]
-                if progress is not None:
-                    progress(row, total)
-        collect(pending)
+            row = next(rows, None)
+            if row is None:
+                raise _unlike_its_index(bag.path)
+            stamp_ns, image = decode_image(message.data, compressed, image_topic)
+            order[row] = stamp_ns, part.file, message.log_time_ns
+            its_camera = (image.shape[1], image.shape[0])
+            if width > its_camera[0] or height > its_camera[1]:
+                raise RopesError(
+                    f"images are {its_camera[0]}x{its_camera[1]}, {width}x{height} was asked for: ask for less"
+                )
+            cameras.add(its_camera)
+            if its_camera == camera:
+                desk.resizer(region, size)(region.cut(image), pixels[row])
+        if next(rows, None) is not None:
+            raise _unlike_its_index(bag.path)
+        return first + part.counts.get(image_topic, 0)
+
+    topics = [image_topic] if regime_topic is None else [image_topic, regime_topic]
+    row = 0
+
+    def conversions() -> Iterator[Callable[[], int]]:
+        nonlocal row
+        for number, part in enumerate(parts(bag, topics)):
+            if row + part.counts.get(image_topic, 0) > total:
+                raise _unlike_its_index(bag.path)
+            yield partial(convert, number, row, part)
+            row += part.counts.get(image_topic, 0)
+
+    workers = min(_WORKERS, os.cpu_count() or 1)
+    with (
+        _opencv_in_one_thread(),
+        ThreadPoolExecutor(max_workers=workers) as pool,
+        _naming(bag.path, image_topic),
+    ):
+        sweep = None
+        for found in _in_turn(pool, (partial(sampled, part) for part in _samples(bag, image_topic))):
+            for its_camera, cells in found:
+                if sweep is None:
+                    camera, sweep = its_camera, Sweep(its_camera)
+                if its_camera == camera:  # the error is told where all images are read
+                    sweep.add(cells)
+        if sweep is None:
+            raise _unlike_its_index(bag.path)
+        region = sweep.region(size)
+        if crop is not None:
+            region = crop.over(region, camera)
+        for done in _in_turn(pool, conversions()):
+            if progress is not None:
+                progress(done, total)
     if row != total:
         raise BagError(
             f"{bag.path}: {total} images are announced, {row} are there: run `ropes recover {bag.path}`"
@@ -371,16 +408,19 @@ def _fill(
         raise BagError(
             f"{bag.path}: images on {image_topic} change their size ({sizes}): record again with one size"
         )
-    kept = np.unique(stamps, return_index=True)[1]
+    recorded = np.lexsort((order["log_time_ns"], order["file"], order["stamp_ns"]))
+    stamps, firsts = np.unique(order["stamp_ns"][recorded], return_index=True)
+    kept = recorded[firsts]
     if len(kept) != total or (kept != np.arange(total)).any():
         pixels = _reorder(pixels, kept, folder / _PIXEL_FILE)
     pixels.flush()
+    messages = [data for *_, data in sorted(regimes, key=lambda regime: regime[:3])]  # in one part in their order
     np.savez(
         folder / _INDEX_FILE,
-        stamps_ns=stamps[kept],
-        regimes=np.frombuffer(b"".join(regimes), dtype=np.uint8),
-        regime_lengths=np.array([len(data) for data in regimes], dtype=np.int64),
-        camera_size=np.array(next(iter(cameras)), dtype=np.int64),
+        stamps_ns=stamps,
+        regimes=np.frombuffer(b"".join(messages), dtype=np.uint8),
+        regime_lengths=np.array([len(data) for data in messages], dtype=np.int64),
+        camera_size=np.array(camera, dtype=np.int64),
         region=np.array(region, dtype=np.int64),
         duplicates=np.int64(total - len(kept)),
     )
@@ -388,45 +428,50 @@ def _fill(
         progress(total, total)
 
 
-class _Samples(Sequence[NDArray[np.uint8]]):
-    """Images evenly spaced in time over a bag; each is decoded when its turn comes, so that one is in memory at a time.
+class _Desk(threading.local):
+    """What each thread uses again from image to image."""
 
-    They are sought by their times, so that what lies between them is not read where the storage has an index.
-    """
+    def __init__(self) -> None:
+        self.reader = ChunkReader()
+        self._resizer: AreaResizer | None = None
 
-    def __init__(self, bag: Bag, image_topic: str) -> None:
-        self._bag, self._topic = bag, image_topic
-        self._compressed = _is_compressed(bag, image_topic)
-        there = bag.topics[image_topic].count
-        wanted = max(min(there, _LEAST_SAMPLES), min(_REGION_SAMPLES, there // _SAMPLE_SHARE))
-        self._starts = np.linspace(bag.start_ns, bag.end_ns + 1, wanted + 1).astype(np.int64).tolist()
+    def resizer(self, region: Region, size: tuple[int, int]) -> AreaResizer:
+        """For one region and size."""
+        if self._resizer is None:
+            self._resizer = AreaResizer((region.width, region.height), size)
+        return self._resizer
 
-    def _messages(self) -> Iterator[BagMessage]:
-        if self._bag.topics[self._topic].count <= _LEAST_SAMPLES:
-            yield from self._bag.messages([self._topic])
-            return
-        found = False
-        for start, stop in pairwise(self._starts):
-            for message in islice(self._bag.messages([self._topic], start, stop), 1):
-                found = True
-                yield message
-        if not found:  # times that the bag's own index does not tell
-            yield from islice(self._bag.messages([self._topic]), 1)
 
-    def __iter__(self) -> Iterator[NDArray[np.uint8]]:
-        shape = None
-        for message in self._messages():
-            image = decode_image(message.data, self._compressed, self._topic)[1]
-            if shape not in (None, image.shape):
-                return  # the error is told where all images are read
-            shape = image.shape
-            yield image
+@contextmanager
+def _opencv_in_one_thread() -> Iterator[None]:
+    """Images are spread over threads already: threads within OpenCV's functions would wait for each other."""
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(threads)
 
-    def __getitem__(self, index: Any) -> Any:
-        return next(islice(self, index, None))
 
-    def __len__(self) -> int:
-        return len(self._starts) - 1
+def _in_turn(pool: ThreadPoolExecutor, jobs: Iterable[Callable[[], _Result]]) -> Iterator[_Result]:
+    """Results of jobs in their order, of which few are waiting at a time."""
+    pending: deque[Future[_Result]] = deque()
+    for job in jobs:
+        pending.append(pool.submit(job))
+        if len(pending) >= _IN_FLIGHT:
+            yield pending.popleft().result()
+    while pending:
+        yield pending.popleft().result()
+
+
+def _samples(bag: Bag, image_topic: str) -> Iterator[Part]:
+    """Images spread over a bag, that the region in which anything moves is found from."""
+    there = bag.topics[image_topic].count
+    return samples(bag, image_topic, max(min(there, _LEAST_SAMPLES), min(_REGION_SAMPLES, there // _SAMPLE_SHARE)))
+
+
+def _unlike_its_index(path: Path) -> BagError:
+    return BagError(f"{path}: it does not hold the images that its index tells of: run `ropes recover {path}`")
 
 
 def _reorder(pixels: np.memmap[Any, Any], kept: NDArray[np.int64], path: Path) -> np.memmap[Any, Any]:

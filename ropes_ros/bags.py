@@ -96,6 +96,7 @@ class Bag:
         start_ns: Log time of the first message in nanoseconds, 0 in an empty bag.
         end_ns: Log time of the last message in nanoseconds, 0 in an empty bag.
         reader: What reads it, for its types.
+        summaries: Storage file to what it says of itself, None where that is nothing; all of them, in order.
     """
 
     def __init__(
@@ -105,15 +106,15 @@ class Bag:
         header: BagHeader | None,
         roles: Mapping[str, str] | None,
         schedule: Schedule | None,
-        files: Sequence[Path],
+        summaries: Mapping[Path, FileSummary | None],
         packed: bool = False,
     ) -> None:
         self.path = path
         self.header = header
         self.reader = reader
+        self.summaries = summaries
         self._roles = {**TOPICS, **(header.topics if header else {}), **(roles or {})}
         self._schedule = schedule
-        self._files = files
         self._packed = packed
         self.topics = {
             name: BagTopic(name, info.msgtype or "", info.msgcount) for name, info in reader.topics.items()
@@ -133,6 +134,11 @@ class Bag:
     def close(self) -> None:
         """Close the files."""
         self.reader.close()
+
+    @property
+    def each_packed(self) -> bool:
+        """Whether each message is compressed by itself, which `messages` undoes."""
+        return self._packed
 
     @property
     def schedule(self) -> Schedule:
@@ -223,7 +229,7 @@ class Bag:
                 return
             except Exception as error:  # the readers raise what their decompressors raise
                 raise BagError(
-                    f"{self.path} is damaged ({first_line(error)}): run `ropes recover {self.path}`"
+                    f"{self.path} is damaged ({first_line(error)}): {_mending(self.path, list(self.summaries))}"
                 ) from error
             yield BagMessage(connection.topic, log_time_ns, data)
 
@@ -242,12 +248,12 @@ class Bag:
 
     def storage_bytes(self) -> int:
         """Size of the storage files together."""
-        return sum(path.stat().st_size for path in self._files)
+        return sum(path.stat().st_size for path in self.summaries)
 
     def content_hash(self) -> str:
         """SHA-256 of the storage files in order; for the usual single file what `sha256sum` prints."""
         digest = hashlib.sha256()
-        for path in self._files:
+        for path in self.summaries:
             with path.open("rb") as file:
                 while block := file.read(1 << 22):
                     digest.update(block)
@@ -275,10 +281,10 @@ def open_bag(
     for file in files:
         if file.suffix == ".mcap" and not is_finished(file):
             raise BagError(f"{file} was cut off, its index is missing: run `ropes recover {path}`")
-    summaries = [_summary(file, path) for file in files if file.suffix == ".mcap"]
+    summaries = {file: _summary(file, path) if file.suffix == ".mcap" else None for file in files}
     header = BagHeader.from_custom_data(information.get("custom_data"), path)
-    if header is None and summaries:
-        header = _header_from_record(summaries[0], path)
+    if header is None and files:
+        header = _header_from_record(summaries[files[0]], path)
     if header is not None and header.state == RECORDING and path.is_dir():
         raise BagError(f"{path} was not closed (still recording, or cut off): run `ropes recover {path}`")
     guard_rosbags()
@@ -288,8 +294,15 @@ def open_bag(
         if compression == "message":
             leave_messages_packed(reader)
     except Exception as error:  # damaged bytes lead the readers to raise almost anything
-        raise BagError(f"{path} cannot be read ({first_line(error)}): run `ropes recover {path}`") from error
-    return Bag(path, reader, header, topics, schedule, files, compression == "message")
+        raise BagError(f"{path} cannot be read ({first_line(error)}): {_mending(path, files)}") from error
+    return Bag(path, reader, header, topics, schedule, summaries, compression == "message")
+
+
+def _mending(path: Path, files: Sequence[Path]) -> str:
+    """What can be done for a damaged bag."""
+    if all(file.suffix == ".mcap" for file in files):
+        return f"run `ropes recover {path}`"
+    return "only bags with MCAP storage can be recovered: mend it with the tools of its storage, or record it again"
 
 
 def _inspect(path: Path) -> tuple[Mapping[str, Any], list[Path]]:
@@ -297,6 +310,8 @@ def _inspect(path: Path) -> tuple[Mapping[str, Any], list[Path]]:
     if not path.exists():
         raise BagError(f"{path} does not exist: name a bag directory")
     if path.is_file():
+        if path.suffix == ".bag":
+            raise BagError(f"{path} is a ROS 1 bag: make an intervention bag of it by `ropes import`")
         if path.suffix not in {".mcap", ".db3"}:
             raise BagError(f"{path} is not a bag: name a rosbag2 directory, a .mcap or a .db3 file")
         return {}, [path]

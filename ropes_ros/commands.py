@@ -6,6 +6,7 @@ replaced half way or end early mean here what they mean to a controller.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,7 @@ from ropes_ros.units import NANOSECONDS
 SAMPLE_NS = 10_000_000
 """Time between the samples of a track: at 20 rad/s^2 a straight line between them is off by 0.25 mrad at most."""
 LONGEST_GAP_NS = 3600 * NANOSECONDS
-"""Commands further apart than this are taken for stamps of two clocks."""
+"""Commands further apart, or further ahead of their message, than this are taken for stamps of two clocks."""
 
 
 class CommandSource(Protocol):
@@ -129,7 +130,7 @@ def replay_commands(
         commands: Serialised messages (CDR), at least one, with the time at which each was recorded, in ns.
 
     Raises:
-        BagError: A command is for another robot, or they are of two clocks.
+        BagError: A command is for another robot, makes no sense, or they are of two clocks.
     """
     kind = type_name.rpartition("/")[2]
     replay = _Replay(robot, f"{topic} ({type_name})")
@@ -150,8 +151,7 @@ class _Replay:
         self._robot, self._source = robot, source
         unknown = np.full(len(robot.joints), np.nan)
         self._buffer = TrajectoryBuffer(unknown, robot.lower, robot.upper)
-        self._times: list[int] = []
-        self._positions: list[NDArray[np.float64]] = []
+        self._times, self._positions = array("q"), array("d")
         self._next_ns: int | None = None
 
     def take(self, message: object, kind: str, now_ns: int) -> None:
@@ -163,20 +163,26 @@ class _Replay:
             raise RobotError(f"commands stop for {hours:.1f} hours: were their stamps of two clocks (use_sim_time)?")
         self._sample(now_ns)
         apply_command(message, kind, self._robot, self._buffer, now_ns)
+        ahead_ns = (self._buffer.end_ns or 0) - now_ns
+        if ahead_ns > LONGEST_GAP_NS:
+            raise RobotError(
+                f"a command reaches {ahead_ns / LONGEST_GAP_NS:.1f} hours ahead: is its time_from_start, or its stamp, "
+                "of another unit or clock?"
+            )
 
     def track(self) -> CommandTrack:
         """What was commanded, to the end of the last message."""
         end_ns = self._buffer.end_ns
         assert end_ns is not None  # the bag's topic holds at least one message
         self._sample(end_ns + SAMPLE_NS)
-        u = self._robot.normalise(np.stack(self._positions))
+        u = self._robot.normalise(np.frombuffer(self._positions).reshape(-1, len(self._robot.joints)))
         known = np.flatnonzero(np.isfinite(u).all(axis=1))  # a trajectory may start some time after its stamp
-        return CommandTrack(np.asarray(self._times, dtype=np.int64)[known], u[known], self._source)
+        return CommandTrack(np.frombuffer(self._times, dtype=np.int64)[known], u[known], self._source)
 
     def _sample(self, until_ns: int) -> None:
         assert self._next_ns is not None
         for time_ns in range(self._next_ns, until_ns, SAMPLE_NS):
             self._times.append(time_ns)
-            self._positions.append(self._buffer.sample(time_ns))
+            self._positions.frombytes(self._buffer.sample(time_ns).tobytes())
             self._next_ns = time_ns + SAMPLE_NS
 

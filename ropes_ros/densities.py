@@ -35,8 +35,12 @@ def _elementwise(function: Callable[[float], float]) -> Callable[[npt.ArrayLike]
     return lambda x: np.asarray(ufunc(np.asarray(x, dtype=np.float64)), dtype=np.float64)
 
 
-_normal_cdf = _elementwise(lambda x: 0.5 * math.erfc(-x / math.sqrt(2.0)))
+_erfc = _elementwise(math.erfc)
 _normal_quantile = _elementwise(lambda p: NormalDist().inv_cdf(min(max(p, 1e-300), 1.0 - 1e-16)))
+
+
+def _normal_cdf(x: npt.ArrayLike) -> Array:
+    return 0.5 * _erfc(-np.asarray(x, dtype=np.float64) / math.sqrt(2.0))
 
 
 class Density(ABC):

@@ -145,6 +145,12 @@ def test_what_is_no_command_is_refused(robot: Robot, tmp_path: Path) -> None:
     path = write(tmp_path / "clocks", "std_msgs/msg/Float64MultiArray", entries)
     with pytest.raises(BagError, match="two clocks"):
         load_commands(path, robot)
+    points = Points(START_NS + np.array([0, 700]) * MS, np.array([[0.1, 0.1], [0.7, 0.1]]), np.zeros((2, 2)))
+    centuries = trajectory(points, robot.joint_names)
+    centuries.points[1].time_from_start = message("builtin_interfaces/msg/Duration", sec=2**31 - 1, nanosec=0)
+    path = write(tmp_path / "ahead", "trajectory_msgs/msg/JointTrajectory", [(START_NS, centuries)])
+    with pytest.raises(BagError, match="hours ahead"):
+        load_commands(path, robot)
 
 
 @pytest.mark.parametrize(

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import time
+import tracemalloc
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+from mcap.records import ChunkIndex
 from numpy.typing import NDArray
 from rosbags.rosbag2 import StoragePlugin, Writer
 from synthetic import (
@@ -34,7 +38,8 @@ from ropes_ros.bag_images import BagPixels
 from ropes_ros.bags import TOPICS, BagWriter, open_bag
 from ropes_ros.dataset import FrameSet, load_frames, load_labels, split_spans
 from ropes_ros.errors import BagError, TrainingError
-from ropes_ros.framing import Crop, Region
+from ropes_ros.framing import Crop, Region, area_weights
+from ropes_ros.mcap_chunks import ChunkReader
 from ropes_ros.regimes import REACH_NS, Schedule
 from ropes_ros.truth import load_truth
 
@@ -94,6 +99,13 @@ def assert_same(one: FrameSet, other: FrameSet) -> None:
             assert a == b, field.name
 
 
+def assert_resized(images: NDArray[np.uint8], pixels: NDArray[np.uint8]) -> None:
+    """Images, uint8 [n, h, w, 3], are what a graph makes of pixels, uint8 [n, H, W, 3]: rounded means by area."""
+    rows, columns = (area_weights(pixels.shape[axis], images.shape[axis]) for axis in (1, 2))
+    means = np.einsum("ij,njkc,lk->nilc", rows, pixels.astype(np.float64), columns)
+    assert np.abs(images - means).max() <= 0.5 + 1e-9
+
+
 def test_images_stamps_and_labels_are_those_of_the_schedule(
     recorded: tuple[Path, Schedule], frames: FrameSet
 ) -> None:
@@ -104,8 +116,7 @@ def test_images_stamps_and_labels_are_those_of_the_schedule(
     assert (np.diff(frames.stamps_ns) == FRAME_PERIOD_NS).all()
     for number in (0, 150, 399):
         part = frames.region.cut(draw(positions[number], (64, 48)))
-        expected = cv2.resize(part, SIZE, interpolation=cv2.INTER_AREA)
-        assert np.array_equal(frames.images[number], expected)
+        assert_resized(frames.images[[number]], part[None])
     elapsed = frames.stamps_ns - START_NS
     assert np.array_equal(frames.labels, schedule.labels_at(elapsed))
     assert np.array_equal(frames.segments >= 0, frames.labels >= 0)
@@ -178,13 +189,18 @@ def test_only_image_and_regime_topics_are_asked_for(
     tmp_path: Path, recorded: tuple[Path, Schedule], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[set[str]] = []
-    original = dataset.Bag.messages
+    messages, in_chunk = dataset.Bag.messages, ChunkReader.messages
 
     def spy(bag: dataset.Bag, topics: tuple[str, ...] = (), *times: int) -> object:
         asked.append(set(topics))
-        return original(bag, topics, *times)
+        return messages(bag, topics, *times)
+
+    def chunk_spy(reader: ChunkReader, file: Path, chunk: ChunkIndex, channels: dict[int, str]) -> object:
+        asked.append(set(channels.values()))
+        return in_chunk(reader, file, chunk, channels)
 
     monkeypatch.setattr(dataset.Bag, "messages", spy)
+    monkeypatch.setattr(ChunkReader, "messages", chunk_spy)
     load_frames(recorded[0], size=SIZE, cache_dir=tmp_path)
     assert set().union(*asked) == {TOPICS["image"], TOPICS["regime"]}
 
@@ -210,7 +226,7 @@ def test_a_crop_is_kept_where_less_of_the_image_moves(tmp_path: Path, recorded: 
     kept = load_frames(path, size=(16, 12), cache_dir=tmp_path / "cache", crop=Crop(whole, follows=False))
     assert kept.region == whole
     (first,) = BagPixels(path, TOPICS["image"], kept.stamps_ns, kept.camera_size, whole).read(np.array([0]))
-    assert np.array_equal(kept.images[0], cv2.resize(first, (16, 12), interpolation=cv2.INTER_AREA))
+    assert_resized(kept.images[[0]], first[None])
     assert not np.array_equal(kept.images[0], swept.images[0])
     again = load_frames(path, size=(16, 12), cache_dir=tmp_path / "cache")
     assert again.region == swept.region
@@ -303,9 +319,56 @@ def test_frames_are_sorted_by_stamp_and_duplicates_left_out(
     assert found.duplicates == 1
 
 
-def small(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Pictures [n, H, W, 3] resized as the cache's are."""
-    return np.stack([cv2.resize(image, SIZE, interpolation=cv2.INTER_AREA) for image in pixels])
+def test_of_equal_stamps_the_first_recorded_counts_also_where_chunks_overlap(
+    tmp_path: Path, recorded: tuple[Path, Schedule]
+) -> None:
+    schedule = recorded[1]
+    first = START_NS + schedule.segments[0].start_ns
+    with BagWriter(
+        tmp_path / "bag", robot="stick", schedule_yaml=schedule.to_yaml(), schedule_hash=schedule.hash
+    ) as writer:
+        writer.add_topic(TOPICS["image"], "sensor_msgs/msg/Image")
+        writer.add_topic(TOPICS["regime"], "diagnostic_msgs/msg/DiagnosticArray")
+        for state in regime_states(schedule, START_NS):
+            writer.write(TOPICS["regime"], regime_cdr(state, schedule.joint_names), state.stamp_ns)
+        for arrival, stamp, value in ((7, 0, 70), (9, 1, 90), (3, 0, 30), (5, 2, 50), (8, 1, 80)):
+            grey = np.full((1000, 1500, 3), value, dtype=np.uint8)  # each is a chunk
+            writer.write(TOPICS["image"], image_cdr(first + stamp, grey), first + arrival)
+    found = load_frames(tmp_path / "bag", size=SIZE, cache_dir=tmp_path / "cache")
+    assert found.images[:, 0, 0, 0].tolist() == [30, 80, 50] and found.duplicates == 2
+    assert found.details is not None
+    assert found.details.read(np.arange(3))[:, 0, 0, 0].tolist() == [30, 80, 50]
+
+
+def test_regimes_of_one_log_time_keep_their_order_whichever_chunk_is_read_first(
+    tmp_path: Path, recorded: tuple[Path, Schedule], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In simulated time many messages are logged at one moment; several threads read the chunks that they are in."""
+    schedule = recorded[1]
+    states = regime_states(schedule, START_NS)
+    with BagWriter(
+        tmp_path / "bag", robot="stick", schedule_yaml=schedule.to_yaml(), schedule_hash=schedule.hash
+    ) as writer:
+        writer.add_topic(TOPICS["image"], "sensor_msgs/msg/Image")
+        writer.add_topic(TOPICS["regime"], "diagnostic_msgs/msg/DiagnosticArray")
+        for number, part in enumerate(np.array_split(np.arange(len(states)), 5)):
+            for index in part:
+                writer.write(TOPICS["regime"], regime_cdr(states[index], schedule.joint_names), START_NS)
+            grey = np.full((1000, 1500, 3), 50 * number, dtype=np.uint8)  # ends a chunk
+            stamp = START_NS + schedule.segments[0].start_ns + number
+            writer.write(TOPICS["image"], image_cdr(stamp, grey), START_NS)
+    read, late = ChunkReader.messages, iter(range(100))
+
+    def unevenly(self: ChunkReader, file: Path, chunk: ChunkIndex, channels: Any) -> Iterator[Any]:
+        messages = list(read(self, file, chunk, channels))
+        time.sleep(0.2 * (next(late) % 2 == 0))
+        return iter(messages)
+
+    monkeypatch.setattr(ChunkReader, "messages", unevenly)
+    found = load_frames(tmp_path / "bag", size=SIZE, cache_dir=tmp_path / "cache")
+    with open_bag(tmp_path / "bag") as bag:
+        assert found.labels.tolist() == load_labels(bag, found.stamps_ns).tolist()
+    assert (found.labels >= 0).any()
 
 
 def test_pixels_read_back_from_the_bag_are_those_of_the_frames(frames: FrameSet) -> None:
@@ -313,7 +376,7 @@ def test_pixels_read_back_from_the_bag_are_those_of_the_frames(frames: FrameSet)
     everything = np.arange(len(frames))
     whole = frames.details.read(everything)
     assert whole.shape == (400, frames.region.height, frames.region.width, 3)
-    assert np.array_equal(small(whole), frames.images)
+    assert_resized(frames.images, whole)
     for chosen in ([5, 6, 90], [91, 399], [0], [], [3, 200]):  # onwards, and back twice
         assert np.array_equal(frames.details.read(np.array(chosen, dtype=np.int64)), whole[chosen])
     for wrong in ([4, 3], [3, 3], [-1, 3], [399, 400]):
@@ -375,7 +438,7 @@ def test_pixels_of_a_bag_that_has_changed_are_refused(
     details = BagPixels(bag, TOPICS["image"], frames.stamps_ns, frames.camera_size, frames.region)
     with pytest.raises(BagError, match=rf"bag: the image stamped {frames.stamps_ns[310]} ns is no longer there"):
         details.read(np.array([0, 310, 320]))
-    assert np.array_equal(small(details.read(np.array([1]))), frames.images[[1]])
+    assert_resized(frames.images[[1]], details.read(np.array([1])))
     other = BagPixels(recorded[0], TOPICS["image"], frames.stamps_ns, (32, 24), frames.region)
     with pytest.raises(BagError, match="change their size"):
         other.read(np.array([0]))
@@ -398,6 +461,29 @@ def test_reading_a_bag_holds_few_full_images_at_a_time(
     monkeypatch.setattr(bag_images, "decode_image", spy)
     assert len(load_frames(recorded[0], size=SIZE, cache_dir=tmp_path)) == 400
     assert 0 < most < 40
+
+
+def peak_memory(bag: Path, cache: Path, schedule: Schedule) -> int:
+    """Most bytes that Python and NumPy hold while a bag's frames are built; mapped files do not count."""
+    tracemalloc.start()
+    try:
+        load_frames(bag, size=SIZE, cache_dir=cache, schedule=schedule)
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_memory_does_not_grow_with_the_bag(tmp_path: Path, recorded: tuple[Path, Schedule]) -> None:
+    schedule = recorded[1]
+    first = START_NS + schedule.segments[0].start_ns
+    grey = np.full((480, 640, 3), 90, dtype=np.uint8)
+    short, long = (
+        write_bag(tmp_path / f"bag{count}", schedule, [image_cdr(first + number, grey) for number in range(count)])
+        for count in (30, 100)
+    )
+    assert np.isfinite(schedule.log_commanded).all()  # computed once, before memory is watched
+    peaks = [peak_memory(bag, tmp_path / "cache", schedule) for bag in (short, long)]
+    assert peaks[1] - peaks[0] < 70 * grey.nbytes / 5
 
 
 def test_the_commanded_box_is_that_of_the_schedule(recorded: tuple[Path, Schedule], frames: FrameSet) -> None:

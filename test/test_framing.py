@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ropes_ros.errors import RopesError
-from ropes_ros.framing import Crop, Region, area_weights, swept_region
+from ropes_ros.framing import AreaResizer, Crop, Region, area_weights, swept_region
 
 
 def scene(rng: np.random.Generator, left: int, top: int) -> np.ndarray:
@@ -52,6 +52,27 @@ def test_area_weights_agree_with_opencv(source: int, target: int) -> None:
     expected = cv2.resize(image, (target, target), interpolation=cv2.INTER_AREA)
     assert rows.sum(axis=1) == pytest.approx(1.0)
     assert rows @ image @ rows.T == pytest.approx(expected, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("source", "target"),
+    [((572, 319), (88, 80)), ((64, 48), (64, 48)), ((640, 480), (320, 240)), ((7, 9), (3, 1)), ((3200, 2700), (4, 3))],
+)
+def test_images_are_averaged_as_the_weights_say(source: tuple[int, int], target: tuple[int, int]) -> None:
+    rng = np.random.default_rng(3)
+    resize = AreaResizer(source, target)
+    found = np.empty((target[1], target[0], 3), dtype=np.uint8)
+    for low in (0, 200):  # a second image, which the first one must leave no trace in
+        image = rng.integers(low, 256, (source[1] + 4, source[0] + 6, 3)).astype(np.uint8)[2:-2, 3:-3]
+        resize(image, found)
+        rows, columns = area_weights(source[1], target[1]), area_weights(source[0], target[0])
+        means = np.einsum("ij,jkc,lk->ilc", rows, image.astype(np.float64), columns, optimize=True)
+        assert np.abs(found - means).max() <= 0.5 + 1e-7
+
+
+def test_a_resizer_does_not_enlarge() -> None:
+    with pytest.raises(RopesError, match="32 pixels cannot be averaged into 64"):
+        AreaResizer((64, 32), (64, 64))
 
 
 def test_area_weights_do_not_enlarge() -> None:

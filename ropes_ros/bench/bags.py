@@ -12,7 +12,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -44,16 +43,18 @@ MEMORY_FRAMES = (1500, 6000)
 def dataset_figures(*, frames: int = 2400, folder: Path | None = None) -> dict[str, Any]:
     """How fast images of a bag become a dataset, as a share of the speed of reading and decoding them.
 
-    Reading and decoding alone, and building (hashing, finding the region, decoding, cutting, resizing and writing the
-    cache), take turns on the same bag, of raw images and of JPEGs; the worse median of the two is the figure.
+    Reading and decoding one image after the other, and building (hashing, finding the region, decoding, cutting,
+    resizing and writing the cache, in as many threads as it takes), take turns on the same bag, which is in the page
+    cache, of raw images and of JPEGs. Each turn is a process of its own, since the first large blocks that a process
+    takes cost it more than those after. The worse median of the two kinds is the figure.
 
     Args:
         frames: Images in each bag.
         folder: Where the bags lie meanwhile; some 1 MB an image.
 
     Returns:
-        `dataset_speed_ratio`; per kind images a second of both; `dataset_memory_mb`, the peak private memory of
-        building from bags of `MEMORY_FRAMES` images.
+        `dataset_speed_ratio`; per kind images a second of both, and the same ratio by processor time, which more cores
+        do not change; `dataset_memory_mb`, the peak private memory of building from bags of `MEMORY_FRAMES` images.
     """
     with tempfile.TemporaryDirectory(dir=folder) as name:
         base = Path(name)
@@ -61,16 +62,17 @@ def dataset_figures(*, frames: int = 2400, folder: Path | None = None) -> dict[s
         for kind in ("raw", "jpeg"):
             bag = base / kind
             write_bag(bag, frames, compressed=kind == "jpeg")
-            ratios, read, built = [], [], []
-            for number in range(ROUNDS):
-                read.append(frames / _seconds_of_reading(bag))
-                built.append(frames / _seconds_of_building(bag, base / f"cache{number}"))
-                shutil.rmtree(base / f"cache{number}")
-                ratios.append(built[-1] / read[-1])
+            read, built = [], []
+            for _ in range(ROUNDS):
+                read.append(_seconds("read_images", bag))
+                built.append(_seconds("build_frames", bag, base / "cache"))
+                shutil.rmtree(base / "cache")
+            ratios = np.array(read) / np.array(built)
             kinds[kind] = {
-                "ratio": float(np.median(ratios)),
-                "read_per_s": float(np.median(read)),
-                "built_per_s": float(np.median(built)),
+                "ratio": float(np.median(ratios[:, 0])),
+                "cpu_ratio": float(np.median(ratios[:, 1])),
+                "read_per_s": frames / float(np.median(read, axis=0)[0]),
+                "built_per_s": frames / float(np.median(built, axis=0)[0]),
             }
             shutil.rmtree(bag)
         memory = []
@@ -119,6 +121,7 @@ def in_order(schedule: Schedule, joint: int = 0) -> tuple[Schedule, NDArray[np.i
     """
     own = [segment for segment in schedule.segments if segment.joint == joint]
     edges = [0, *(segment.end_ns for segment in own[:-1]), schedule.duration_ns]
+    lead = schedule.settle_ns + schedule.smooth_ns
     segments: list[Segment] = []
     moved: list[tuple[int, int, int]] = []
     at = 0
@@ -126,10 +129,10 @@ def in_order(schedule: Schedule, joint: int = 0) -> tuple[Schedule, NDArray[np.i
         begin, end = edges[number], edges[number + 1]
         for segment in schedule.segments:
             first, last = max(segment.start_ns, begin), min(segment.end_ns, end)
-            if last - first > 2 * schedule.settle_ns:
+            if last - first > 2 * lead:
                 shift = at - begin
                 segments.append(
-                    replace(segment, start_ns=first + shift + schedule.settle_ns, end_ns=last + shift)
+                    replace(segment, start_ns=first + shift + lead, end_ns=last + shift)
                 )
         moved.append((begin, end, at))
         at += end - begin
@@ -214,20 +217,36 @@ def image_cdr(picture: NDArray[np.uint8], stamp_ns: int, *, compressed: bool) ->
     return bytes(STANDARD.serialize_cdr(message, type_name))
 
 
-def _seconds_of_reading(path: Path) -> float:
-    begin = time.perf_counter()
+def read_images(path: Path) -> None:
+    """Read and decode the images of a bag, one after the other, and keep nothing."""
     with open_bag(path) as bag:
         topic = bag.topic("image")
         compressed = bag.topics[topic].type_name.endswith("CompressedImage")
         for message in bag.messages([topic]):
             decode_image(message.data, compressed, topic)
-    return time.perf_counter() - begin
 
 
-def _seconds_of_building(path: Path, cache: Path) -> float:
-    begin = time.perf_counter()
+def build_frames(path: Path, cache: Path) -> None:
+    """Build the frames of a bag as for training."""
     load_frames(path, size=NETWORK_SIZE, cache_dir=cache)
-    return time.perf_counter() - begin
+
+
+_TIMED = """
+import sys, time
+from pathlib import Path
+from ropes_ros.bench.bags import {function}
+begin = time.perf_counter(), time.process_time()
+{function}(*map(Path, sys.argv[1:]))
+print(time.perf_counter() - begin[0], time.process_time() - begin[1])
+"""
+
+
+def _seconds(function: str, *paths: Path) -> tuple[float, float]:
+    """Time that one of the two functions above takes in a new process: by the clock, and of its processors, s."""
+    code = _TIMED.format(function=function)
+    done = subprocess.run([sys.executable, "-c", code, *paths], capture_output=True, text=True, check=True)
+    elapsed, busy = done.stdout.split()
+    return float(elapsed), float(busy)
 
 
 LIMIT_MB = 1500
@@ -235,7 +254,7 @@ LIMIT_MB = 1500
 _MEASURED = """
 import resource, sys, threading, time
 from pathlib import Path
-from ropes_ros.dataset import load_frames
+from ropes_ros.bench.bags import build_frames
 resource.setrlimit(resource.RLIMIT_DATA, ({limit} << 20, {limit} << 20))
 most = 0
 def watch():
@@ -245,14 +264,14 @@ def watch():
         most = max(most, int(fields["RssAnon"].split()[0]))
         time.sleep(0.02)
 threading.Thread(target=watch, daemon=True).start()
-load_frames(Path(sys.argv[1]), size=({width}, {height}), cache_dir=Path(sys.argv[2]))
+build_frames(Path(sys.argv[1]), Path(sys.argv[2]))
 print(most / 1024)
 """
 
 
 def _peak_mb(bag: Path, cache: Path) -> float:
     """Peak private memory in MB of a process that builds a dataset and may take no more than `LIMIT_MB` of it."""
-    code = _MEASURED.format(width=NETWORK_SIZE[0], height=NETWORK_SIZE[1], limit=LIMIT_MB)
+    code = _MEASURED.format(limit=LIMIT_MB)
     done = subprocess.run([sys.executable, "-c", code, bag, cache], capture_output=True, text=True, check=True)
     shutil.rmtree(cache, ignore_errors=True)
     return float(done.stdout)
