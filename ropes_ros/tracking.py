@@ -45,6 +45,10 @@ SCATTER_NS = 3 * NANOSECONDS // 8
 GATE = 28.4
 """Normalised innovation squared above which a measurement is an outlier: chi-square with 1 degree of freedom, false
 alarm once in 10 million."""
+DOUBTED = 9.0
+"""Normalised innovation squared from which a measurement's variance is enlarged, so that it moves the estimate no
+further than one of this size would (Huber, Annals of Mathematical Statistics 35(1), 1964); not where it follows
+outliers, which it then confirms."""
 BELIEVE_NS = 3 * NANOSECONDS // 10
 """A joint whose measurements have all been outliers for so long has jumped: it starts anew at the measurement."""
 COMMANDED_SHARE = 0.1
@@ -153,7 +157,8 @@ class JointTracker:
     acceleration. Its square, scaled such that white noise of the stated std gives 1, less what the motion's noise adds,
     is averaged; an upper bound of one standard error is used.
 
-    **Outliers.** A joint whose normalised innovation squared exceeds `GATE` is predicted only, until that has lasted
+    **Outliers.** A measurement whose normalised innovation squared exceeds `DOUBTED` moves the estimate no further than
+    one with that; a joint whose normalised innovation squared exceeds `GATE` is predicted only, until that has lasted
     for `BELIEVE_NS`.
 
     Args:
@@ -356,6 +361,7 @@ class JointTracker:
         spread = carried[0] + carried[2] + white * variance
         nis = innovation**2 / spread
         used = nis <= GATE
+        spread = spread * np.where(belief.outlier_since_ns < 0, np.maximum(1.0, nis / DOUBTED), 1.0)
         since = np.where(used, -1, np.where(belief.outlier_since_ns < 0, given.stamp_ns, belief.outlier_since_ns))
         gain = np.where(used, carried / spread, 0.0)
         mean += gain * innovation
@@ -395,7 +401,7 @@ class JointTracker:
         moved = self._intensity * (times[-1] / 3.0) ** 3 / 20.0
         whole = np.isfinite(scatter)
         count = np.where(whole, np.minimum(belief.frames + 1.0, WHITE_MEMORY), belief.frames)
-        news = np.where(whole, (scatter**2 - moved) / stated - belief.white, 0.0)
+        news = np.where(whole, np.minimum((scatter**2 - moved) / stated, DOUBTED) - belief.white, 0.0)
         return belief.white + news / count, count
 
     def _known(self) -> _Belief:
