@@ -95,16 +95,18 @@ def recover(path: str | Path) -> Recovery:
     Needs about as much free space as the largest damaged file.
 
     Args:
-        path: The bag directory.
+        path: The bag directory, or one .mcap file. Of a file in no bag directory nothing else is touched: what lies
+            beside it may be other recordings.
 
     Raises:
         BagError: No MCAP file there, it is being recorded now, nothing readable in it, or no space for the
             copy; the original is kept.
     """
     path = Path(path)
-    if path.is_file() and path.suffix == ".mcap":
-        path = path.parent
-    files = sorted(path.glob("*.mcap"), key=_file_order) if path.is_dir() else []
+    alone = path.is_file() and path.suffix == ".mcap"
+    files = [path] if alone else sorted(path.glob("*.mcap"), key=_file_order) if path.is_dir() else []
+    if alone and (path.parent / METADATA_FILE).exists():
+        return recover(path.parent)
     if not files:
         raise BagError(f"{path} holds no .mcap file: only bags with MCAP storage can be recovered")
     try:
@@ -123,7 +125,7 @@ def recover(path: str | Path) -> Recovery:
                 if summary is None:
                     raise BagError(f"{file} could not be rebuilt: the device may be failing, check it")
             contents.append(summary)
-        if rebuilt or not _is_current(path, contents):
+        if not alone and (rebuilt or not _is_current(path, contents)):
             _rebuild_metadata(path, contents)
     except OSError as error:
         raise BagError(

@@ -121,7 +121,7 @@ class BagWriter:
             than 32 MB/s come, none above.
 
     Raises:
-        BagError: The path exists, cannot be created, or the compression is unknown.
+        BagError: The path exists, cannot be created or ends in .bag, or the compression is unknown.
     """
 
     def __init__(
@@ -139,6 +139,8 @@ class BagWriter:
         self.path = Path(path)
         if compression not in COMPRESSIONS:
             raise BagError(f"compression {compression!r} is unknown, choose one of {', '.join(COMPRESSIONS)}")
+        if self.path.suffix == ".bag":  # readers take the name alone for that of a ROS 1 bag
+            raise BagError(f"{self.path}: a bag is a folder here, whose name must not end in .bag: choose another path")
         self._header = BagHeader(robot, schedule_yaml, schedule_hash, {**TOPICS, **(topics or {})})
         self._fsync = fsync
         self._flush_period_s = flush_period_s

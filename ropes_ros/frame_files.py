@@ -11,6 +11,7 @@ import cv2
 
 from ropes_ros.errors import RopesError
 from ropes_ros.frame_table import FrameTable
+from ropes_ros.whole_folder import whole_folder
 
 CSV_FILE = "frames.csv"
 MEASURED_SUFFIX = ".measured_rad_evaluation_only"
@@ -34,12 +35,15 @@ def export_frames(frames: FrameTable, out: Path, *, progress: Progress | None = 
         Number of images written.
 
     Raises:
-        RopesError: The folder exists, or cannot be written.
+        RopesError: The folder exists, or cannot be written; it is removed then, as where an image is damaged.
         BagError: A damaged image.
     """
-    if out.exists():
-        raise RopesError(f"{out} exists already and is not overwritten: choose another folder")
-    out.mkdir(parents=True)
+    with whole_folder(out):
+        out.mkdir(parents=True)
+        return _write(frames, out, progress)
+
+
+def _write(frames: FrameTable, out: Path, progress: Progress | None) -> int:
     joints = frames.schedule.joint_names
     columns = ["file", "stamp_ns", *(f"{name}.level" for name in joints)]
     if frames.commanded is not None:

@@ -10,12 +10,29 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ropes_ros.optional import need
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:1080px;margin:2em auto;padding:0 1em;color:#222}
 table{border-collapse:collapse}td,th{padding:.25em .9em;border-bottom:1px solid #ddd;text-align:left}
-td+td{font-variant-numeric:tabular-nums}img{max-width:100%}h2{margin-top:2em}p.note{color:#555}"""
+td+td{font-variant-numeric:tabular-nums}h2{margin-top:2em}p.note{color:#555}.bad{color:#b00}.good{color:#070}"""
+
+
+def prepare_drawing(extra: str) -> None:
+    """Have matplotlib draw without a screen.
+
+    Args:
+        extra: The extra of this package that brings it where it is wanted.
+
+    Raises:
+        RuntimeSetupError: matplotlib is not installed.
+    """
+    need("matplotlib", extra=extra)
+    import matplotlib
+
+    matplotlib.use("Agg")
 
 
 def write_page(path: Path, subject: str, title: str, introduction: str, sections: Iterable[tuple[str, str]]) -> None:
@@ -33,9 +50,12 @@ def write_page(path: Path, subject: str, title: str, introduction: str, sections
         f"<!doctype html><html lang='en'><meta charset='utf-8'><title>ropes_ros: {html.escape(subject)}</title>"
         f"<style>{_STYLE}</style><h1>{html.escape(title)}</h1>{introduction}{body}</html>"
     )
-    temporary = path.with_suffix(".partial")
-    temporary.write_text(page, encoding="utf-8")
-    os.replace(temporary, path)
+    temporary = path.with_name(path.name + ".partial")
+    try:
+        temporary.write_text(page, encoding="utf-8")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def embed(figure: Figure, note: str) -> str:
@@ -45,8 +65,14 @@ def embed(figure: Figure, note: str) -> str:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110, bbox_inches="tight")
     pyplot.close(figure)
-    data = base64.b64encode(buffer.getvalue()).decode("ascii")
-    return f"<img alt='{html.escape(note)}' src='data:image/png;base64,{data}'><p class='note'>{html.escape(note)}</p>"
+    return f"{picture(buffer.getvalue(), note)}<p class='note'>{html.escape(note)}</p>"
+
+
+def picture(png: bytes, name: str, width: str = "100%") -> str:
+    """A PNG file's content as HTML, at most so wide."""
+    data = base64.b64encode(png).decode("ascii")
+    said = html.escape(name)
+    return f"<img alt='{said}' title='{said}' style='max-width:{width}' src='data:image/png;base64,{data}'>"
 
 
 def rows(columns: Sequence[str], cells: Iterable[Sequence[object]]) -> str:

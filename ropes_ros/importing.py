@@ -7,7 +7,7 @@ user or estimated from the commanded positions; measured joint states are carrie
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ropes_ros.bag_format import TOPICS, OfferedQos
-from ropes_ros.bags import BagMessage, BagWriter
-from ropes_ros.cdr import header_stamp
+from ropes_ros.bags import BagMessage, BagWriter, open_bag
+from ropes_ros.cdr import header_stamp, parse_compressed_image, parse_image
 from ropes_ros.commands import CommandTrack, replay_commands
+from ropes_ros.dataset import load_timeline
 from ropes_ros.densities import NONE, Levels
 from ropes_ros.errors import BagError, RopesError, ScheduleError
 from ropes_ros.foreign_bags import STANDARD, ForeignBag
@@ -30,6 +31,7 @@ from ropes_ros.robot import Robot
 from ropes_ros.schedule import IMPORTED
 from ropes_ros.scheduling import joint_motion
 from ropes_ros.units import NANOSECONDS
+from ropes_ros.whole_folder import whole_folder
 from ropes_ros.yaml_text import parse_yaml
 
 _REGIME_TYPE = "diagnostic_msgs/msg/DiagnosticArray"
@@ -125,13 +127,25 @@ def import_bag(
                 f"{source} has no images: it has "
                 + ", ".join(f"{topic.name} ({topic.type_name})" for topic in bags[0].topics.values())
             )
-        tracks = [_track(bag, roles["joint_command"], robot) for bag in bags]
-        found = _regimes(bags, roles["regime"], tracks, robot, regimes)
-        carried, stamps = _write(bags, out, robot, roles, found)
-    labels = found.schedule.labels_at(stamps - found.start_ns) if found.segments else np.full((len(stamps), 1), -1)
-    frames = (labels >= 0).sum(axis=0)
-    sentences = list(found.sentences)
-    if found.segments and not frames.any():
+        carried_over = _carried_over(bags[0], roles["regime"], robot, regimes)
+        sentences: list[str] = []
+        tracks: list[CommandTrack | None] = [None] * len(bags)
+        if carried_over is None:
+            commanded = regimes.infer or regimes.file is None or regimes.file.densities is None
+            tracks = [_track(bag, roles["joint_command"], robot, None if commanded else sentences) for bag in bags]
+        found = carried_over or _regimes(bags, roles["regime"], tracks, robot, regimes)
+        with whole_folder(out):
+            try:
+                carried, stamps = _write(bags, out, robot, roles, found)
+            except BagError as error:
+                if isinstance(error.__cause__, OSError):  # its advice is to recover what is removed here
+                    reason = error.__cause__.strerror
+                    raise BagError(f"{out} cannot be written ({reason}): make room, or import elsewhere") from error
+                raise
+            with open_bag(out) as bag:
+                frames = (load_timeline(bag).labels_at(stamps) >= 0).sum(axis=0)
+    sentences += found.sentences
+    if not frames.any():
         sentences.append(
             f"none of the {len(stamps)} images lies in a regime: are the images' stamps of the clock that the regimes "
             "are told in?"
@@ -147,7 +161,7 @@ class _Regimes:
     """Schedule and regimes to be written; without segments the source's regime topic is carried over as it is."""
 
     schedule: Schedule
-    start_ns: int
+    start_ns: int = 0
     spans: tuple[Span, ...] = ()
     sentences: tuple[str, ...] = ()
 
@@ -167,14 +181,19 @@ def _bags_in(folder: Path) -> list[Path]:
     return found
 
 
-def _track(bag: ForeignBag, topic: str | None, robot: Robot) -> CommandTrack | None:
-    """What was commanded in a bag; None where it holds no commands."""
+def _track(bag: ForeignBag, topic: str | None, robot: Robot, said: list[str] | None) -> CommandTrack | None:
+    """What was commanded in a bag; None where it holds no commands, or, with `said`, none that can be followed."""
     if topic is None or topic not in bag.topics or not bag.topics[topic].count:
         return None
     whole = (message for message in bag.messages({topic}) if isinstance(message, BagMessage))
-    return replay_commands(
-        bag, robot, topic, bag.topics[topic].type_name, ((message.data, message.log_time_ns) for message in whole)
-    )
+    commands = ((message.data, message.log_time_ns) for message in whole)
+    try:
+        return replay_commands(bag, robot, topic, bag.topics[topic].type_name, commands)
+    except BagError as error:
+        if said is None:
+            raise
+        said.append(f"the plot is without commands: {error}")
+        return None
 
 
 def _joined(tracks: Sequence[CommandTrack | None]) -> CommandTrack | None:
@@ -185,6 +204,21 @@ def _joined(tracks: Sequence[CommandTrack | None]) -> CommandTrack | None:
     times, u = np.concatenate([track.times_ns for track in known]), np.concatenate([track.u for track in known])
     rising = np.concatenate([[True], np.diff(np.maximum.accumulate(times)) > 0])
     return CommandTrack(times[rising], u[rising], known[0].source)
+
+
+def _carried_over(bag: ForeignBag, topic: str | None, robot: Robot, wanted: RegimeSource) -> _Regimes | None:
+    """The schedule of a bag whose regime topic is carried over as it is; None where regimes are to be written."""
+    if wanted.infer or wanted.per_bag or wanted.file is not None or topic is None:
+        return None
+    if bag.topics[topic].type_name != _REGIME_TYPE:
+        return None
+    schedule = wanted.schedule or bag.schedule()
+    if schedule is None:
+        raise BagError(
+            f"{bag.path}: {topic} tells regimes of a schedule that the bag does not hold: name it (--schedule FILE)"
+        )
+    schedule.check_robot(robot)
+    return _Regimes(schedule)
 
 
 def _regimes(
@@ -207,14 +241,6 @@ def _regimes(
         if file.bags:
             raise ScheduleError("the file of regimes is about one bag a regime: give --per-regime-bags")
         spans = list(file.spans(first.start_ns))
-    elif topic is not None and first.topics[topic].type_name == _REGIME_TYPE:
-        schedule = wanted.schedule or first.schedule()
-        if schedule is None:
-            raise BagError(
-                f"{first.path}: {topic} tells regimes of a schedule that the bag does not hold: name it "
-                "(--schedule FILE)"
-            )
-        return _Regimes(schedule, first.start_ns)
     elif topic is not None:
         spans = _spans_of_texts(first, topic, robot)
     else:
@@ -419,7 +445,7 @@ def _write(
             writer.add_topic(name, type_name, _LATCHED if latched else None)
         if found.segments:
             writer.add_topic(named["regime"], _REGIME_TYPE, _LATCHED)
-        streams: list[Iterable[BagMessage]] = [_whole(bag, every, unreadable) for bag in bags]
+        streams: list[Iterable[BagMessage]] = [_whole(bag, every, named, unreadable) for bag in bags]
         if found.segments:
             streams.append(_regime_messages(found, named["regime"], robot.joint_names))
         for message in heapq.merge(*streams, key=lambda message: message.log_time_ns):
@@ -441,14 +467,36 @@ def _write(
     return carried, np.asarray(stamps, dtype=np.int64)
 
 
-def _whole(bag: ForeignBag, topics: Mapping[str, str], unreadable: dict[str, int]) -> Iterator[BagMessage]:
-    """Messages that can be read; the others are counted."""
+def _whole(
+    bag: ForeignBag, topics: Mapping[str, str], roles: Mapping[str, str], unreadable: dict[str, int]
+) -> Iterator[BagMessage]:
+    """Messages of topics (and their types) that can be read; the others are counted.
+
+    Of messages that need no conversion, images and regimes are looked at.
+    """
+    image, regime = roles["image"], roles.get("regime", "")
+    readers: dict[str, Callable[[bytes], object]] = {
+        image: parse_compressed_image if topics[image].endswith("CompressedImage") else parse_image,
+        regime: lambda data: bag.deserialize(data, topics[regime]),
+    }
     for message in bag.messages(topics):
-        if isinstance(message, BagMessage):
-            yield message
-        else:
+        if not isinstance(message, BagMessage):
             topic = str(message).removeprefix(f"{bag.path}: ").partition(": ")[0]
-            unreadable[topic] = unreadable.get(topic, 0) + 1
+        elif _is_readable(message.data, readers.get(message.topic)):
+            yield message
+            continue
+        else:
+            topic = message.topic
+        unreadable[topic] = unreadable.get(topic, 0) + 1
+
+
+def _is_readable(data: bytes, read: Callable[[bytes], object] | None) -> bool:
+    try:
+        if read is not None:
+            read(data)
+    except RopesError:
+        return False
+    return True
 
 
 def _regime_messages(found: _Regimes, topic: str, joint_names: Sequence[str]) -> Iterator[BagMessage]:

@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ropes_ros.errors import RuntimeSetupError
-from ropes_ros.html_page import embed, rows, write_page
-from ropes_ros.inspecting import CELLS, Inspection
+from ropes_ros.bag_pass import CELLS
+from ropes_ros.html_page import embed, prepare_drawing, rows, write_page
+from ropes_ros.inspecting import Inspection
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+LEAST_SPAN = 4.0
+"""Grey levels that the plot of the light spans at least: less is no change."""
 STREAM_COLUMNS = ("topic", "type", "messages", "Hz", "longest gap s", "missing", "dropped", "clock offset s", "ppm")
 JOINT_COLUMNS = (
     "joint", "images in a regime", "rarest level", "segments there", "commanded TV", "W1", "reached TV", "W1",
@@ -98,6 +100,7 @@ def as_values(found: Inspection) -> dict[str, Any]:
             "encodings": dict(pictures.encodings),
             "sizes": [list(size) for size in pictures.sizes],
             "repeated": pictures.repeated,
+            "damaged": pictures.damaged,
             "brightness_mean": pictures.brightness[0],
             "brightness_std": pictures.brightness[1],
             "black_share": pictures.dark,
@@ -133,11 +136,7 @@ def write_inspection(found: Inspection, path: Path) -> None:
     Raises:
         RuntimeSetupError: matplotlib is not installed.
     """
-    try:
-        import matplotlib
-    except ImportError:
-        raise RuntimeSetupError("matplotlib is not installed; run `pip install 'ropes_ros[import]'`") from None
-    matplotlib.use("Agg")
+    prepare_drawing("import")
     sentences = [*found.faults, *found.warnings]
     said = "<ul>" + "".join(f"<li>{html.escape(sentence)}</li>" for sentence in sentences) + "</ul>"
     remarks = "".join(f"<p class='note'>{html.escape(remark)}</p>" for remark in found.remarks)
@@ -200,7 +199,10 @@ def _samples(found: Inspection) -> Figure:
 def _light(found: Inspection) -> Figure:
     assert found.pictures is not None
     figure, axes = _axes(1, 10.0, 2.2, columns=1)
-    axes[0].plot(found.pictures.background[:, 0], found.pictures.background[:, 1], linewidth=1)
+    seconds, grey = found.pictures.background.T
+    axes[0].plot(seconds, grey, linewidth=1)
+    middle, span = 0.5 * (grey.max() + grey.min()), max(grey.max() - grey.min(), LEAST_SPAN)
+    axes[0].set_ylim(middle - 0.6 * span, middle + 0.6 * span)
     axes[0].set_xlabel("s")
     axes[0].set_ylabel("grey level")
     return figure

@@ -19,7 +19,9 @@ from numpy.typing import NDArray
 from ropes_ros import __version__
 from ropes_ros.errors import RopesError, RuntimeSetupError
 from ropes_ros.frame_table import FrameTable
+from ropes_ros.optional import need
 from ropes_ros.units import NANOSECONDS
+from ropes_ros.whole_folder import whole_folder
 
 VERSION = "v3.0"
 CHUNK = 1000
@@ -81,16 +83,11 @@ def export_lerobot(
         progress: Called now and then.
 
     Raises:
-        RopesError: The folder exists or cannot be written, or there are too few images.
+        RopesError: The folder exists or cannot be written, or there are too few images; nothing is left of it then.
         RuntimeSetupError: pyarrow is not installed, or OpenCV cannot write MP4.
         BagError: A damaged image, or images of several sizes.
     """
-    try:
-        import pyarrow  # noqa: F401
-    except ImportError:
-        raise RuntimeSetupError("pyarrow is not installed; run `pip install 'ropes_ros[lerobot]'`") from None
-    if out.exists():
-        raise RopesError(f"{out} exists already and is not overwritten: choose another folder")
+    need("pyarrow", extra="lerobot")
     steps = np.diff(frames.stamps_ns)
     if len(steps) < LEAST_FRAMES:
         raise RopesError(f"{frames.path}: {len(frames.stamps_ns)} images are too few for a dataset")
@@ -100,9 +97,10 @@ def export_lerobot(
         raise RopesError(f"{frames.path}: no stretch of images without a gap is as long as {LEAST_FRAMES} frames")
     writer = _Writer(frames, out, rate, task, episodes)
     total = sum(len(episode.rows) for episode in episodes)
-    for done in writer.write():
-        if progress is not None:
-            progress(done, total)
+    with whole_folder(out):
+        for done in writer.write():
+            if progress is not None:
+                progress(done, total)
     shown = np.concatenate([episode.rows for episode in episodes])
     return Dataset(
         out,

@@ -27,6 +27,10 @@ from ropes_ros.errors import RopesError, ScheduleError
 from ropes_ros.units import NANOSECONDS
 from ropes_ros.yaml_text import parse_yaml
 
+MOST_LEVELS = 100
+"""Levels in a set at most: beyond, neighbours tell nothing that the others do not."""
+MOST_S = 9e9
+"""Times in s lie within this of 0: nanoseconds must fit into 64 bits."""
 _KEYS = ("times", "levels", "joints", "bags")
 _SETS: Mapping[str, tuple[str, ...]] = {"bumps": ("n", "sigma", "floor"), "tilts": ("t", "floor")}
 
@@ -134,7 +138,7 @@ def _range(row: Any, joint: int, name: Any, densities: Levels | None) -> Span:
     if not isinstance(row, dict) or set(row) != {"level", "from", "to"}:
         raise ScheduleError(f"joint '{name}': needs {{level, from, to}}, got {row!r}")
     start, end = row["from"], row["to"]
-    if type(start) not in (int, float) or type(end) not in (int, float) or not start < end:
+    if type(start) not in (int, float) or type(end) not in (int, float) or not -MOST_S < start < end < MOST_S:
         raise ScheduleError(f"joint '{name}': from and to must be ascending times in s, got {row!r}")
     level = _level(row["level"], densities)
     return Span(joint, level, round(start * NANOSECONDS), round(end * NANOSECONDS))
@@ -149,6 +153,9 @@ def _densities(entries: Any) -> Levels:
             raise ScheduleError(f"levels: set {name!r} with {', '.join(options) or 'nothing'}: known are {known}")
         if not all(type(value) in (int, float) for value in options.values()):
             raise ScheduleError(f"levels: the set's options must be numbers, got {options!r}")
+        count = options.get("n", 2)
+        if type(count) is not int or not 2 <= count <= MOST_LEVELS:
+            raise ScheduleError(f"levels: n must be a whole number from 2 to {MOST_LEVELS}, got {count!r}")
         return Levels.bumps(**options) if name == "bumps" else Levels.tilts(**options)
     densities: dict[str, Density] = {}
     for level, entry in entries.items():

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from ropes_ros.commands import SAMPLE_NS, CommandTrack
 from ropes_ros.densities import Bump, Density, Tabulated, Tilt
-from ropes_ros.errors import RuntimeSetupError, ScheduleError
+from ropes_ros.errors import ScheduleError
+from ropes_ros.optional import need
 from ropes_ros.regime_files import Span
 from ropes_ros.units import NANOSECONDS
 
@@ -68,14 +69,10 @@ def infer_regimes(track: CommandTrack, joint_names: Sequence[str], *, levels: in
         ScheduleError: No joint's commands change their distribution.
         RuntimeSetupError: ruptures or scipy is not installed.
     """
-    try:
-        import ruptures  # noqa: F401
-        from scipy.cluster.hierarchy import fcluster, linkage
-        from scipy.spatial.distance import pdist, squareform
-    except ImportError:
-        raise RuntimeSetupError(
-            "inferring regimes needs ruptures and scipy; run `pip install 'ropes_ros[import]'`"
-        ) from None
+    need("ruptures", "scipy", extra="import")
+    from scipy.cluster.hierarchy import fcluster, linkage
+    from scipy.spatial.distance import pdist, squareform
+
     scores: dict[int, Array] = {}
     moving = [joint for joint in range(track.u.shape[1]) if track.u[:, joint].std() > STILL]
     edges = {joint: _change_points(track.u[:, joint]) for joint in moving}
@@ -132,11 +129,10 @@ def estimate_density(u: Array, segments: int, *, smoothing: float = 1.0) -> Dens
     Raises:
         RuntimeSetupError: scipy is not installed.
     """
-    try:
-        from scipy.optimize import minimize
-        from scipy.stats import gaussian_kde
-    except ImportError:
-        raise RuntimeSetupError("estimating densities needs scipy; run `pip install 'ropes_ros[import]'`") from None
+    need("scipy", extra="import")
+    from scipy.optimize import minimize
+    from scipy.stats import gaussian_kde
+
     u = np.clip(u[np.linspace(0, len(u) - 1, min(len(u), 3000)).astype(np.int64)], -1.0, 1.0)
     low, high = np.quantile(u, (0.25, 0.75))
     spread = min(float(u.std()), float(high - low) / 1.34) or float(u.std())

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ropes_ros.errors import RuntimeSetupError
 from ropes_ros.importing import Imported
+from ropes_ros.optional import need
 from ropes_ros.units import NANOSECONDS
 
 _POINTS = 6000
@@ -23,11 +23,10 @@ def plot_regimes(imported: Imported, path: Path) -> None:
     Raises:
         RuntimeSetupError: matplotlib is not installed.
     """
-    try:
-        from matplotlib import colormaps
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise RuntimeSetupError("matplotlib is not installed; run `pip install 'ropes_ros[import]'`") from None
+    need("matplotlib", extra="import")
+    from matplotlib import colormaps
+    from matplotlib.figure import Figure
+
     schedule, track, ids = imported.schedule, imported.track, imported.schedule.levels.ids
     count = len(schedule.joint_names)
     figure = Figure(figsize=(12.0, 1.9 * count), layout="constrained")

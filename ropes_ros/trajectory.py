@@ -7,10 +7,14 @@ import bisect
 import numpy as np
 import numpy.typing as npt
 
+from ropes_ros.errors import RobotError
+
 Array = npt.NDArray[np.float64]
 
 SLOPE_NS = 10_000_000
 """Time over which a velocity is taken from positions."""
+MOST_POINTS = 200_000
+"""Points that are kept at most: those ahead of the present grow in number where stamps run ahead of the clock."""
 
 
 class TrajectoryBuffer:
@@ -48,8 +52,17 @@ class TrajectoryBuffer:
             positions: (N, J) in rad.
             velocities: (N, J) in rad/s, or None.
             now_ns: The present time in ns, in the clock of times_ns.
+
+        Raises:
+            RobotError: Too many points are ahead; the buffer is unchanged.
         """
+        self._forget(now_ns - self._kept_ns)
         keep = bisect.bisect_left(self._times, times_ns[0])
+        if keep + len(times_ns) > MOST_POINTS:
+            raise RobotError(
+                f"{keep + len(times_ns)} commanded points lie ahead of the present time: are their stamps of this clock"
+                " (use_sim_time)?"
+            )
         bridge = (keep == 0 or self._times[keep - 1] < now_ns) and now_ns < times_ns[0]
         present = self.sample(now_ns)
         del self._times[keep:], self._positions[keep:], self._velocities[keep:]
@@ -57,7 +70,6 @@ class TrajectoryBuffer:
             self._append(now_ns, present, None)
         for i, time in enumerate(times_ns):
             self._append(time, positions[i], None if velocities is None else velocities[i])
-        self._forget(now_ns - self._kept_ns)
 
     def hold(self, position: Array, now_ns: int) -> None:
         """Command a position (J,) in rad from now on, at once."""

@@ -108,6 +108,32 @@ def test_metadata_that_belong_to_other_files_are_written_anew(tmp_path: Path) ->
     assert len(read(tmp_path / "bag")) == 2 * len(sent)
 
 
+def test_one_file_is_mended_without_what_lies_beside_it(tmp_path: Path) -> None:
+    """A folder of recordings, each a file: they are no one bag."""
+    file, sent = write(tmp_path / "bag")
+    folder = tmp_path / "recordings"
+    folder.mkdir()
+    for name in ("monday.mcap", "tuesday.mcap"):
+        (folder / name).write_bytes(file.read_bytes()[:-30])
+    before = contents(folder)
+    assert recover(folder / "tuesday.mcap").messages == len(sent)
+    assert contents(folder).keys() == before.keys()
+    assert contents(folder)["monday.mcap"] == before["monday.mcap"]
+    assert read(folder / "tuesday.mcap") == sent
+
+
+def test_what_is_no_mcap_is_not_sent_to_recovery(tmp_path: Path) -> None:
+    (tmp_path / "some.db3").write_bytes(b"no database")
+    with pytest.raises(BagError, match="only bags with MCAP storage"):
+        open_bag(tmp_path / "some.db3")
+    (tmp_path / "some.bag").write_bytes(b"#ROSBAG V2.0\n")
+    with pytest.raises(BagError, match="ropes import"):
+        open_bag(tmp_path / "some.bag")
+    with pytest.raises(BagError, match=r"must not end in \.bag"):  # and could not be read
+        BagWriter(tmp_path / "new.bag", robot="stick")
+    assert not (tmp_path / "new.bag").exists()
+
+
 def test_damage_to_the_first_chunk_costs_that_chunk_alone(tmp_path: Path) -> None:
     """Topics and types are told there, but not there only."""
     file, sent = write(tmp_path / "bag", "zstd")

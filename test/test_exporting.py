@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -14,6 +16,7 @@ import pytest
 from synthetic import draw, stick_robot
 
 from ropes_ros import cli
+from ropes_ros.bags import BagWriter, open_bag
 from ropes_ros.errors import BagError, RopesError
 from ropes_ros.frame_files import CSV_FILE, MEASURED_SUFFIX, export_frames
 from ropes_ros.frame_table import FrameTable, frame_table
@@ -174,3 +177,55 @@ def test_the_commands_write_what_they_say(
         assert stop.value.code == 0, capfd.readouterr().err
         assert (tmp_path / command / file).is_file()
     assert (tmp_path / "export-lerobot" / VIDEO_PATH.format(video_key=CAMERA, chunk_index=0, file_index=0)).is_file()
+
+
+@pytest.mark.parametrize("command", ["export-frames", "export-lerobot", "import", "inspect"])
+def test_a_full_disk_is_told_in_one_line_and_leaves_nothing(
+    bag: Path, robot: Robot, tmp_path: Path, command: str, capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    out = tmp_path / "out"
+    preset = str(robot.urdf_path.with_name("robot.yaml"))
+    arguments = ["--html", str(out)] if command == "inspect" else [str(out)]
+    full = OSError(errno.ENOSPC, "No space left on device")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise full
+
+    if command == "export-lerobot":
+        pq = pytest.importorskip("pyarrow.parquet")
+        monkeypatch.setattr(pq, "write_table", refuse)
+    elif command == "import":
+        monkeypatch.setattr("ropes_ros.mcap_writer.McapWriter.flush", refuse)
+    else:
+        monkeypatch.setattr("cv2.imwrite" if command == "export-frames" else "os.replace", refuse)
+    monkeypatch.setattr(sys, "argv", ["ropes", command, str(bag), *arguments, "--robot", preset])
+    assert cli.main() == 1
+    said = capfd.readouterr().err
+    assert "Traceback" not in said and ("the disk is full" in said or "No space left" in said)
+    assert "recover" not in said and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("export", [export_frames, lambda frames, out: export_lerobot(frames, out, task="test")])
+def test_an_export_that_fails_leaves_nothing(
+    bag: Path, robot: Robot, tmp_path: Path, export: Callable[..., object]
+) -> None:
+    """Half a data set would be taken for a whole one, and be in the way of the next try."""
+    with open_bag(bag) as whole, BagWriter(
+        tmp_path / "spoilt",
+        robot="stick",
+        schedule_yaml=whole.schedule.to_yaml(),
+        schedule_hash=whole.schedule.hash,
+        topics={"image": "/cam/rgb", "joint_command": "/arm/cmd"},
+    ) as writer:
+        for name, topic in whole.topics.items():
+            writer.add_topic(name, topic.type_name)
+        images = 0
+        for message in whole.messages():
+            images += message.topic == "/cam/rgb"
+            cut = message.topic == "/cam/rgb" and images == 100
+            writer.write(message.topic, message.data[:90] if cut else message.data, message.log_time_ns)
+    frames = frame_table(tmp_path / "spoilt", robot=robot)
+    with pytest.raises(BagError, match="cut short"):
+        export(frames, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -10,11 +10,14 @@ import foreign
 import numpy as np
 import pytest
 from rosbags.convert.converter import is_same_wireformat
+from rosbags.rosbag2 import StoragePlugin
+from rosbags.rosbag2 import Writer as Writer2
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
-from synthetic import stick_robot
+from synthetic import joint_states_cdr, stick_robot, write_synthetic_bag
 
 from ropes_ros import cli
-from ropes_ros.bags import open_bag
+from ropes_ros.bags import TOPICS, open_bag
+from ropes_ros.cdr import header_stamp
 from ropes_ros.commands import load_commands
 from ropes_ros.dataset import load_frames, load_labels
 from ropes_ros.densities import Bump
@@ -24,7 +27,8 @@ from ropes_ros.importing import Imported, RegimeSource, import_bag
 from ropes_ros.motion import Trajectory
 from ropes_ros.regime_files import load_regime_file
 from ropes_ros.regime_plot import plot_regimes
-from ropes_ros.robot import Robot
+from ropes_ros.regimes import make_schedule
+from ropes_ros.robot import Robot, load_robot
 from ropes_ros.schedule import IMPORTED, Schedule
 
 DENSITIES = "levels:\n" + "".join(
@@ -207,6 +211,17 @@ def test_a_topic_of_texts_tells_regimes(tmp_path: Path, robot: Robot, recorded: 
     assert len(done.spans) == int((np.diff(recorded.labels, axis=0) != 0).sum()) + 2
 
 
+def test_regimes_that_a_bag_tells_itself_are_carried_over_and_counted(tmp_path: Path) -> None:
+    write_synthetic_bag(tmp_path / "own", frames=60, seed=3)
+    done = import_bag(tmp_path / "own", tmp_path / "bag", stick_robot(tmp_path), topics={}, regimes=RegimeSource())
+    with open_bag(tmp_path / "bag") as bag:
+        stamps = [header_stamp(message.data) for message in bag.messages([bag.topic("image")])]
+        labels = load_labels(bag, np.array(stamps))
+    assert done.images == 60
+    assert done.frames.tolist() == (labels >= 0).sum(axis=0).tolist()
+    assert min(done.frames) > 0
+
+
 def test_an_imported_schedule_commands_no_robot(
     tmp_path: Path, bags: dict[str, Path], robot: Robot, recorded: foreign.Recorded
 ) -> None:
@@ -238,6 +253,9 @@ def test_measured_joint_states_are_not_taken_for_commands(tmp_path: Path, bags: 
     [
         ("joints: {elbow: []}", "elbow"),
         ("joints: {joint1: [{level: a, from: 2, to: 1}]}", "ascending"),
+        ("joints: {joint1: [{level: a, from: 2, to: .inf}]}", "ascending"),
+        ("levels: {set: bumps, n: 100000000}\njoints: {joint1: []}", "n must be"),
+        ("levels: {set: bumps, n: 2.5}\njoints: {joint1: []}", "n must be"),
         ("joints: {joint1: [{level: a, from: 0, to: 2}, {level: b, from: 1, to: 3}]}", "overlaps"),
         ("levels: {a: {type: hat}}\njoints: {joint1: []}", "hat"),
         ("levels: {set: hats}\njoints: {joint1: []}", "hats"),
@@ -301,3 +319,57 @@ def test_the_command_tells_what_it_did(
     assert said["levels"] == list(foreign.CENTRES)
     assert said["images_in_a_regime"]["joint1"] > 0
     assert Path(said["plot"]).is_file()
+
+
+def test_a_bag_with_our_regimes_is_carried_over_with_them(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `ros2 bag record` makes it beside our commander: the schedule is a file; a cut-off message is left out."""
+    schedule = write_synthetic_bag(tmp_path / "ours", frames=300)
+    schedule.save(tmp_path / "schedule.yaml")
+    preset = tmp_path / "ours.robot" / "robot.yaml"
+    with open_bag(tmp_path / "ours") as bag, Writer2(
+        tmp_path / "recorded", version=8, storage_plugin=StoragePlugin.SQLITE3
+    ) as other:
+        made = {
+            name: other.add_connection(name, topic.type_name, typestore=STANDARD) for name, topic in bag.topics.items()
+        }
+        made["/joint_command"] = other.add_connection(
+            "/joint_command", "sensor_msgs/msg/JointState", typestore=STANDARD
+        )
+        seen: dict[str, int] = {}
+        for message in bag.messages():
+            number = seen[message.topic] = seen.get(message.topic, -1) + 1
+            cut = message.topic in (TOPICS["image"], TOPICS["regime"]) and number == 5
+            other.write(made[message.topic], message.log_time_ns, message.data[:30] if cut else message.data)
+        nan = joint_states_cdr(bag.start_ns, schedule.joint_names, np.full(2, np.nan))
+        other.write(made["/joint_command"], bag.start_ns, nan)
+        stamps = np.array([header_stamp(message.data) for message in bag.messages([TOPICS["image"]])], dtype=np.int64)
+        truth = load_labels(bag, stamps)
+    arguments = ["import", tmp_path / "recorded", tmp_path / "bag", "--robot", preset]
+    monkeypatch.setattr(sys, "argv", ["ropes", *map(str, arguments), "--schedule", str(tmp_path / "schedule.yaml")])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    assert stop.value.code == 0
+    assert "1 cannot be read" in capfd.readouterr().out
+    with open_bag(tmp_path / "bag") as bag:
+        assert bag.topics[TOPICS["image"]].count == 299
+        assert bag.topics[TOPICS["regime"]].count == seen[TOPICS["regime"]]
+        found = load_labels(bag, stamps)
+    agree = found == truth
+    assert agree.mean() > 0.5 and (found[~agree] == -1).all()  # across the regime that is missing nothing is known
+
+
+def test_an_import_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half a bag would be taken for a whole one, and be in the way of the next try."""
+    schedule = write_synthetic_bag(tmp_path / "ours", frames=300)
+    robot = load_robot(tmp_path / "ours.robot" / "robot.yaml")
+    other = make_schedule(robot, duration_s=10.0, seed=9)
+    assert other.hash != schedule.hash
+    with pytest.raises(BagError, match="name the schedule that the commander ran"):
+        import_bag(tmp_path / "ours", tmp_path / "bag", robot, topics={}, regimes=RegimeSource(schedule=other))
+    assert not (tmp_path / "bag").exists()
+    (tmp_path / "bag").mkdir()
+    with pytest.raises(RopesError, match="exists already"):
+        import_bag(tmp_path / "ours", tmp_path / "bag", robot, topics={}, regimes=RegimeSource())
+    assert (tmp_path / "bag").is_dir()

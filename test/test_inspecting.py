@@ -22,13 +22,17 @@ from synthetic import (
 )
 
 from ropes_ros import cli
-from ropes_ros.bags import TOPICS, BagWriter
+from ropes_ros.bag_pass import BagPass
+from ropes_ros.bags import TOPICS, BagWriter, open_bag
 from ropes_ros.bench.bags import in_order, source_times
+from ropes_ros.commands import CommandTrack
 from ropes_ros.inspecting import Inspection, inspect_bag
 from ropes_ros.inspection_report import as_values, write_inspection
+from ropes_ros.joint_findings import visibility
 from ropes_ros.order_check import told_by
 from ropes_ros.regimes import Levels, Schedule, make_schedule
 from ropes_ros.robot import Robot
+from ropes_ros.stream_watch import StreamWatch
 
 SECONDS = 150.0
 SIZE = (64, 48)
@@ -141,6 +145,24 @@ def test_a_joint_that_is_not_in_view_is_named(tmp_path: Path, robot: Robot, sche
     assert found.joints[1].visible < 0.1 * found.joints[0].visible
 
 
+def test_a_joint_of_which_little_is_known_is_not_called_hidden() -> None:
+    """A last joint that turns a small thing: seen, but with fewer images than it takes to be sure."""
+    rng = np.random.default_rng(3)
+    count, period = 60, 10**8
+    moved = np.cumsum(rng.normal(0.0, 0.3, (count, 2)), axis=0)
+    track = CommandTrack(START_NS + period * np.arange(count, dtype=np.int64), moved)
+    seen = BagPass()
+    for first in range(0, count - 1, 2):
+        step = np.abs(moved[first + 1] - moved[first])
+        changed = np.zeros((2, 48, 64), dtype=np.uint8)
+        changed[1, :20] = np.clip(200.0 * step[0], 0, 255)
+        changed[1, 30:36] = np.clip(60.0 * step[1] + rng.uniform(0, 250), 0, 255)
+        seen.times.append((START_NS + period * first, START_NS + period * (first + 1)))
+        seen.small += list(changed)
+    visible, _ = visibility(seen, track)
+    assert visible[0] > 0.01 and np.isnan(visible[1])
+
+
 def test_lost_images_clocks_and_exposure_are_told(tmp_path: Path, robot: Robot, schedule: Schedule) -> None:
     path = write(tmp_path / "bag", robot, schedule, lost=slice(300, 400), late_ns=3 * 10**9, white=True)
     found = inspect_bag(path, robot=robot)
@@ -170,6 +192,77 @@ def test_a_bag_without_a_schedule_is_looked_at_as_far_as_it_goes(tmp_path: Path)
     assert found.pictures is not None and found.pictures.count == 50
     assert any("ropes import" in fault for fault in found.faults)
     assert json.dumps(as_values(found))
+
+
+def test_damaged_and_unstamped_images_are_counted_and_the_rest_looked_at(
+    tmp_path: Path, robot: Robot, schedule: Schedule
+) -> None:
+    """One image that is cut off must not hide what else is to be said of an hour's recording."""
+    path = write(tmp_path / "bag", robot, schedule)
+    with open_bag(path) as bag, BagWriter(tmp_path / "spoilt", robot=robot.name) as writer:
+        for name, topic in bag.topics.items():
+            writer.add_topic(name, topic.type_name)
+        number = 0
+        for message in bag.messages():
+            data = message.data
+            if message.topic == TOPICS["image"]:
+                number += 1
+                if number % 100 == 0:
+                    data = data[:90] if number % 200 else b""
+                elif number % 100 == 1:
+                    data = data[:4] + bytes(8) + data[12:]
+            writer.write(message.topic, data, message.log_time_ns)
+    found = inspect_bag(tmp_path / "spoilt", robot=robot, schedule=schedule)
+    said = " ".join(found.faults)
+    assert "15 of 1500 images cannot be read" in said and "15 of 1500 images are not stamped" in said
+    assert found.remarks == ()  # the schedule that was given says whose the commands are, too
+    assert found.joints[0].visible > 0.001
+    write_inspection(found, tmp_path / "page.html")
+
+
+def test_clocks_that_were_set_are_told_from_messages_that_were_held_up() -> None:
+    period, watch = 10**8, {name: StreamWatch("/camera", "sensor_msgs/msg/Image") for name in ("held", "set")}
+    for number in range(600):
+        stamp = START_NS + number * period
+        held = max(0, START_NS + 31 * 10 * period - stamp) if number >= 300 else 0  # a second's worth at once
+        watch["held"].take(stamp + held, joint_states_cdr(stamp, ("a",), np.zeros(1)))
+        watch["set"].take(stamp + (7 * 10**8 if number >= 300 else 0), joint_states_cdr(stamp, ("a",), np.zeros(1)))
+    assert {name: each.stream(None).jumps for name, each in watch.items()} == {"held": 0, "set": 1}
+    late = StreamWatch("/camera", "sensor_msgs/msg/Image")  # for ten seconds, as in a queue before a busy recorder
+    for number in range(600):
+        stamp = START_NS + number * period
+        late.take(stamp + 9 * 10**8 * (300 <= number < 400), joint_states_cdr(stamp, ("a",), np.zeros(1)))
+    assert late.stream(None).jumps == 0
+    simulated = StreamWatch("/camera", "sensor_msgs/msg/Image")  # many times as fast as its recorder
+    for number in range(1200):
+        held = 9 * 10**9 * (300 <= number < 900)
+        simulated.take(number * period + held, joint_states_cdr(number * period + 1, ("a",), np.zeros(1)))
+    assert simulated.stream(None).jumps == 0 and np.isnan(simulated.stream(None).drift_ppm)
+
+
+def test_a_drifting_clock_is_told_from_one_whose_messages_scatter() -> None:
+    rng = np.random.default_rng(0)
+    watches = {name: StreamWatch("/camera", "sensor_msgs/msg/Image") for name in ("drifts", "scatters")}
+    for number in range(1200):
+        stamp = START_NS + number * 10**8
+        cdr = joint_states_cdr(stamp, ("a",), np.zeros(1))
+        watches["drifts"].take(stamp + number * 10**5 + int(rng.integers(0, 10**7)), cdr)  # 1 ms in a second
+        watches["scatters"].take(stamp + int(rng.integers(0, 10**8)) * (number < 300), cdr)
+    assert watches["drifts"].stream(None).drift_ppm == pytest.approx(1000.0, rel=0.05)
+    assert watches["scatters"].stream(None).drift_ppm == 0.0
+
+
+def test_commands_stamped_ahead_and_irregular_have_no_clock_faults() -> None:
+    """A regime is stamped with the time from which it holds, a command comes when there is something to say."""
+    rng = np.random.default_rng(0)
+    for kind in ("trajectory_msgs/msg/JointTrajectory", "diagnostic_msgs/msg/DiagnosticArray"):
+        watch, time_ns = StreamWatch("/commands", kind), START_NS
+        for _ in range(300):
+            time_ns += int(rng.integers(10**8, 3 * 10**9))
+            ahead = time_ns + int(rng.integers(0, 4 * 10**9))
+            watch.take(time_ns, joint_states_cdr(ahead, ("a",), np.zeros(1)))
+        stream = watch.stream(None)
+        assert stream.jumps == 0 and stream.missing is None and np.isnan(stream.drift_ppm)
 
 
 def test_the_order_of_few_segments_says_nothing() -> None:
