@@ -511,6 +511,38 @@ def test_a_slow_disk_holds_up_no_subscription_and_what_is_dropped_is_counted(
         assert bag.topics[TOPICS["regime"]].count == 1
 
 
+def test_a_simulation_that_is_faster_than_the_recorder_for_a_while_loses_no_image(
+    rclpy: Any, prepared: tuple[Path, Schedule]
+) -> None:
+    """It sends hundreds of images a second, and goes on when they have arrived, not when they are recorded."""
+    from rclpy.qos import QoSProfile
+    from rosgraph_msgs.msg import Clock
+    from sensor_msgs.msg import Image
+
+    folder, _ = prepared
+    stage = recording(*parameters_of(folder, "use_sim_time:=true"))
+    try:
+        clock = stage.other.create_publisher(Clock, "/clock", 10)
+        images = stage.other.create_publisher(Image, TOPICS["image"], QoSProfile(depth=500))
+        assert stage.start()
+        time_message = Clock()
+        time_message.clock.sec = 5
+
+        def listens() -> bool:
+            clock.publish(time_message)
+            return bool(images.get_subscription_count() > 0)
+
+        stage.spin_until(listens, "the recorder listens to the camera")
+        for number in range(300):  # while it is held up: nobody spins it
+            images.publish(picture(number))
+        stage.spin_until(lambda: stage.node.received >= 300, "all images have come")
+    finally:
+        stage.close()
+    with open_bag(folder / "bag") as bag:
+        assert bag.topics[TOPICS["image"]].count == 300 and bag.header is not None
+        assert not any(bag.header.drops.values())
+
+
 @pytest.mark.parametrize("limit", ["max_bag_size:=300000", "max_bag_duration:=0.5"])
 def test_a_bag_that_is_large_or_long_enough_is_followed_by_another(
     rclpy: Any, prepared: tuple[Path, Schedule], limit: str
@@ -613,9 +645,9 @@ def test_a_camera_that_is_unplugged_is_told_and_the_recording_goes_on(
 ) -> None:
     from sensor_msgs.msg import Image
 
-    from ropes_ros.nodes import recorder
+    from ropes_ros.nodes import recorder_statement
 
-    monkeypatch.setattr(recorder, "SILENT_AFTER_S", 0.3)
+    monkeypatch.setattr(recorder_statement, "SILENT_AFTER_S", 0.3)
     folder, _ = prepared
     stage = recording(*parameters_of(folder))
     try:
