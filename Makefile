@@ -5,6 +5,10 @@
 # make verify-ros  the conformance suite on the rclpy that is there, real or standalone, and the documentation checks
 # make verify-estimator  the estimator's latency, cost, filter and behaviour under faults against their targets, in some
 #             ten minutes; let nothing else run meanwhile
+# make verify-bags  what the recorder keeps of four cameras and what killing it costs, against their targets; SECONDS=60
+#             is the length of the recording of four cameras
+# make verify-precision  accuracy, size, latency and nesting of the model's precisions against their targets, in some
+#             ten minutes; let nothing else run meanwhile
 # make clean  remove what these two made, .venv included
 #
 # PYTHON=python3.12 picks the interpreter that .venv is made with; TESTS=test/test_cli.py picks tests.
@@ -18,7 +22,7 @@ MORE := robots,bench,log,import,lerobot,test
 DECLARED := setup.py setup.cfg pyproject.toml constraints.txt
 LIBRARIES := libegl1 libgl1 libgl1-mesa-dri
 
-.PHONY: demo test verify-accuracy verify-ros verify-estimator verify-bags clean libraries
+.PHONY: demo test verify-accuracy verify-ros verify-estimator verify-bags verify-precision clean libraries
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed libraries
@@ -40,6 +44,9 @@ verify-estimator: $(VENV)/.installed-test libraries
 
 verify-bags: $(VENV)/.installed-test libraries
 	$(BIN)/python test/verify_bags.py $(if $(SECONDS),--seconds $(SECONDS))
+
+verify-precision: $(VENV)/.installed-test libraries
+	$(BIN)/python test/verify_precision.py
 
 clean:
 	rm -rf $(VENV) build install log out dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

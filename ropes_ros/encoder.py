@@ -12,7 +12,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from ropes_ros.errors import ModelError, RopesError, RuntimeSetupError
 from ropes_ros.images import compressed_to_rgb
-from ropes_ros.inference import PROVIDERS, Say, Session
+from ropes_ros.inference import PROVIDERS, Say, Session, offers_gpu
 from ropes_ros.paths import share_dir
 
 SCHEMA_VERSION = 2
@@ -39,12 +39,26 @@ LEVELS_ONLY = "the commanded levels; no measured pose"
 """`ModelInfo.supervision` of a model that was told nothing else of poses."""
 _EXTERNAL_DATA = re.compile(rb"(?:\x0a|\x8a\x80{0,8}\x00)(?:\x08|\x88\x80{0,8}\x00)location")
 """How ONNX says that a tensor's bytes are elsewhere: the key `location`, however its tag and length are coded."""
-HALF_FILE, FRAMES_FILE = "model.fp16.onnx", "frames.png"
+FRAMES_FILE = "frames.png"
+PRECISION_FILES = {
+    "fp32": "model.onnx",
+    "fp16": "model.fp16.onnx",
+    "int8": "model.int8.onnx",
+    "int4": "model.int4.onnx",
+    "int2": "model.int2.onnx",
+    "mixed": "model.mixed.onnx",
+}
+"""Which file beside the card holds a model in a precision; "mixed" has a precision a layer."""
+AUTO = "auto"
+"""Takes fp16 where a GPU is offered, else int8, where these are there and pass their check; else fp32."""
+PRECISIONS = (AUTO, *PRECISION_FILES)
+HALF_FILE = PRECISION_FILES["fp16"]
+CHECK_KEY = "ropes_ros_check"
+"""Metadata of models with integer weights: what they said of the stored frames as they were exported."""
 MAX_FRAMES = 16
-PRECISIONS = ("fp32", "fp16")
 HALF_POSITION, HALF_SHARE = 0.25, 0.05
-"""What 16 bit may change on the stored frames at most: angles in std, and std and novelty as shares of themselves. A
-quarter of the std that is stated adds 3 % to an error of that size."""
+"""What 16 bit, or another machine's integer arithmetic, may change on the stored frames at most: angles in std, and std
+and novelty as shares of themselves. A quarter of the std that is stated adds 3 % to an error of that size."""
 WARM_UP = 3
 
 
@@ -170,13 +184,13 @@ class Encoder:
         providers: Execution providers to try, in order: names of `ropes_ros.inference.PROVIDERS`.
         require_gpu: Refuse to run without a GPU execution provider.
         threads: Threads within one inference; onnxruntime's choice when 0.
-        precision: `fp32`, or `fp16`: `model.fp16.onnx` beside the model, checked against it on the frames that were
-            stored with it.
+        precision: One of `PRECISIONS`: which of the files beside the card runs. On the frames that were stored with it,
+            fp16 is checked against fp32, and integer weights against what they gave where they were exported.
         cache: Folder for TensorRT's engines.
         say: Told in a line what takes long.
 
     Raises:
-        ModelError: Missing, damaged or unsuitable file, or 16 bit loses more than `HALF_POSITION` and the like.
+        ModelError: Missing, damaged or unsuitable file, or it is off by more than `HALF_POSITION` and the like.
         RuntimeSetupError: No onnxruntime, or a GPU was demanded and is not used.
     """
 
@@ -192,33 +206,51 @@ class Encoder:
         cache: Path | None = None,
         say: Say = lambda line: None,
     ) -> None:
-        self.path = path / "model.onnx" if path.is_dir() else path
         if precision not in PRECISIONS:
             raise RuntimeSetupError(f"precision {precision!r} is unknown; take one of {', '.join(PRECISIONS)}")
-        half = precision == "fp16"
-        content = _checked_content(self.path)
-        runs = _checked_content(self.path.with_name(HALF_FILE), "an fp16 version") if half else content
-        self.precision = precision
-        self.sha256 = hashlib.sha256(runs).hexdigest()
-        self._session = Session(
-            runs, str(self.path), providers=providers, threads=threads, half=half, cache=cache, say=say
-        )
-        self.providers = self._session.providers
+        given = path / PRECISION_FILES["fp32"] if path.is_dir() else path
+        options: dict[str, Any] = {"providers": providers, "threads": threads, "cache": cache, "say": say}
+        for chosen in _candidates(given, providers) if precision == AUTO else (precision,):
+            try:
+                self._load(given, chosen, options)
+                break
+            except ModelError as error:
+                if precision != AUTO or chosen == "fp32":
+                    raise
+                say(f"{error}; fp32 is taken")
         if require_gpu and not self._session.on_gpu:
             raise RuntimeSetupError(
                 f"a GPU was required, but onnxruntime runs {self.path.name} on {', '.join(self.providers)}; install "
                 "onnxruntime-gpu (and not onnxruntime beside it) with a matching CUDA, or set require_gpu to false"
             )
-        if METADATA_KEY not in self._session.properties:
-            raise ModelError(f"{self.path}: not a model of ropes_ros (no {METADATA_KEY!r} in its metadata)")
-        self.info = ModelInfo.from_json(self._session.properties[METADATA_KEY], self.path)
-        self._check_graph()
         if robot is not None and robot != self.info.robot:
             raise ModelError(
                 f"{self.path}: was trained for robot {self.info.robot!r}, not {robot!r}; "
                 "give the parameter `robot` its name, or a model of this robot"
             )
-        self.half_loss: HalfLoss | None = self._check_half(content) if half else None
+
+    def _load(self, given: Path, precision: str, options: dict[str, Any]) -> None:
+        """Load a precision of the model, and check it."""
+        self.path = given if precision == "fp32" else given.with_name(PRECISION_FILES[precision])
+        self.precision = precision
+        half = precision == "fp16"
+        reference = _checked_content(given) if half else b""
+        content = _checked_content(self.path, "one" if precision == "fp32" else f"an {precision} version")
+        self.sha256 = hashlib.sha256(content).hexdigest()
+        self._session = Session(content, str(self.path), half=half, **options)
+        self.providers = self._session.providers
+        if METADATA_KEY not in self._session.properties:
+            raise ModelError(f"{self.path}: not a model of ropes_ros (no {METADATA_KEY!r} in its metadata)")
+        self.info = ModelInfo.from_json(self._session.properties[METADATA_KEY], self.path)
+        self._check_graph()
+        self.half_loss: HalfLoss | None = None
+        if half:
+            frames = read_frames(self.path.parent, self.info.camera_size)
+            exact = Session(reference, str(given), providers=("cpu",))
+            self.half_loss = self._check(frames, _one_by_one(exact.run, frames))
+        elif precision != "fp32":
+            frames = read_frames(self.path.parent, self.info.camera_size)
+            self.half_loss = self._check(frames, self._expected(len(frames)))
 
     def run(self, images: NDArray[np.uint8]) -> Estimate:
         """Estimate joint angles.
@@ -257,11 +289,22 @@ class Encoder:
         if not fits or not _agrees(self._session.inputs.get(INPUT, ())[1:], (height, width, 3)):
             raise ModelError(f"{self.path}: inputs or outputs are not those of a ropes_ros model; export it again")
 
-    def _check_half(self, content: bytes) -> HalfLoss:
-        """What 16 bit changes on the stored frames; raises where that is more than the bounds."""
-        frames = read_frames(self.path.parent, self.info.camera_size)
-        reference = Estimate(*Session(content, str(self.path), providers=("cpu",)).run(frames))
-        found = self.run(frames)
+    def _expected(self, count: int) -> Estimate:
+        """What the model gave for the stored frames as it was exported."""
+        try:
+            stated = json.loads(self._session.properties[CHECK_KEY])
+            same = stated["frames"] == file_sha256(self.path.with_name(FRAMES_FILE))
+            values = [np.asarray(stated[name], dtype=np.float32) for name in OUTPUTS]
+        except (KeyError, TypeError, ValueError, RecursionError):
+            raise ModelError(f"{self.path}: does not say what it gave as it was exported; export it again") from None
+        joints = len(self.info.joint_names)
+        if not same or [value.shape for value in values] != [(count, joints), (count, joints), (count,)]:
+            raise ModelError(f"{self.path}: was exported beside another {FRAMES_FILE}; export it again")
+        return Estimate(*values)
+
+    def _check(self, frames: NDArray[np.uint8], reference: Estimate) -> HalfLoss:
+        """What this session changes on the stored frames; raises where that is more than the bounds."""
+        found = _one_by_one(self.run, frames)
         loss = HalfLoss(
             float(np.abs((found.position - reference.position) / reference.std).max()),
             float(np.abs(found.std / reference.std - 1.0).max()),
@@ -269,15 +312,23 @@ class Encoder:
         )
         if not (loss.position <= HALF_POSITION and loss.std <= HALF_SHARE and loss.novelty <= HALF_SHARE):
             raise ModelError(
-                f"{self.path}: in 16 bit, angles of the stored frames change by up to {loss.position:.2g} std "
-                f"({HALF_POSITION} is allowed), std by {loss.std:.1%} and novelty by {loss.novelty:.1%} "
+                f"{self.path}: in {self.precision}, angles of the stored frames change by up to {loss.position:.2g} "
+                f"std ({HALF_POSITION} is allowed), std by {loss.std:.1%} and novelty by {loss.novelty:.1%} "
                 f"({HALF_SHARE:.0%} is allowed); set precision to fp32"
             )
         return loss
 
 
+def _one_by_one(
+    run: Callable[[NDArray[np.uint8]], Sequence[NDArray[np.float32]]], frames: NDArray[np.uint8]
+) -> Estimate:
+    """Estimates for frames, one at a time: a batch would leave its memory behind, and TensorRT build it an engine."""
+    parts = [run(frames[number : number + 1]) for number in range(len(frames))]
+    return Estimate(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+
 class HalfLoss(NamedTuple):
-    """Largest change by 16 bit over stored frames: angles in units of std; std and novelty as shares of themselves."""
+    """Largest change over stored frames: angles in units of std; std and novelty as shares of themselves."""
 
     position: float
     std: float
@@ -307,7 +358,8 @@ def read_frames(folder: Path, size: tuple[int, int]) -> NDArray[np.uint8]:
     path = folder / FRAMES_FILE
     if not path.is_file():
         raise ModelError(
-            f"{path}: missing; fp16 is checked on frames that are stored there: `ropes export --frames BAG` stores some"
+            f"{path}: missing; all precisions but fp32 are checked on frames that are stored there: "
+            "`ropes export --frames BAG` stores some"
         )
     width, height = size
     try:
@@ -317,6 +369,14 @@ def read_frames(folder: Path, size: tuple[int, int]) -> NDArray[np.uint8]:
     if tall.shape[1] != width or tall.shape[0] % height:
         raise ModelError(f"{path}: holds no frames of {width}x{height}; export the model again")
     return tall.reshape(-1, height, width, 3)
+
+
+def _candidates(model: Path, providers: Sequence[str]) -> tuple[str, ...]:
+    """Precisions that `AUTO` tries, in order: of those that were measured the fastest first."""
+    if offers_gpu(providers):  # only 32 bit runs as one CUDA graph
+        return ("fp32",)
+    there = all(model.with_name(name).is_file() for name in (PRECISION_FILES["int8"], FRAMES_FILE))
+    return ("int8", "fp32") if there else ("fp32",)
 
 
 def _agrees(stated: tuple[object, ...], wanted: tuple[int, ...]) -> bool:

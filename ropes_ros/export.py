@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+import json
 import os
 import tempfile
 import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,27 +21,37 @@ from torch.nn import functional as F
 
 from ropes_ros import __version__
 from ropes_ros.encoder import (
+    CHECK_KEY,
     FRAMES_FILE,
     HALF_FILE,
     INPUT,
     METADATA_KEY,
     OUTPUTS,
+    PRECISION_FILES,
     SCHEMA_VERSION,
     Encoder,
     ModelInfo,
     file_sha256,
+    read_frames,
     write_frames,
 )
 from ropes_ros.errors import ModelError, RuntimeSetupError, TrainingError
 from ropes_ros.framing import Region, area_weights
 from ropes_ros.learning.calibrate import Calibrated, Calibration
 from ropes_ros.learning.checkpoint import bags_of, load_checkpoint, load_net
+from ropes_ros.learning.qat import calibrations_of, describe
+from ropes_ros.learning.quantize import QuantisedNet, layer_weights
 from ropes_ros.learning.tasks import LEVELS_ONLY, REGIME_LOSSES
+from ropes_ros.nested import ZERO
+from ropes_ros.onnx_weights import NestedWeight, quantise_biases, replace_weights
 from ropes_ros.robot import Robot, bundled_robot, load_robot
 
 OPSET = 17
 PARITY_SHARE = 1e-3
 """Largest difference between torch and onnxruntime that an output may show, as a share of 1 + its largest magnitude."""
+INTEGER_PARITY_SHARE = 2e-2
+"""The same where activations are integers: a value between two of them may go to either."""
+AXES = "feature_axes"
 
 
 class DeployedEncoder(nn.Module):
@@ -118,6 +133,101 @@ def export(
         TrainingError: The checkpoint is unreadable or its training did not end.
         ModelError: torch and onnxruntime disagree about the exported graph.
     """
+    content, arm, camera_size = _read(checkpoint, robot)
+    if "precisions" in content:
+        raise TrainingError(f"{checkpoint}: has integer weights; export its precisions (`export_quantised`)")
+    calibration = Calibration.from_dict(content["calibration"])
+    if frames is not None:
+        _check_frames(frames, camera_size, checkpoint)
+    deployed = _deployed(load_net(content), calibration, arm, content)
+    info = _describe(content, calibration, arm, camera_size)
+    with _replacing(model_dir) as made:
+        _write_graph(deployed, camera_size, made / "model.onnx", info)
+        _assert_parity(deployed, camera_size, made / "model.onnx")
+        _write_half(made / "model.onnx", made / HALF_FILE)
+        if frames is not None:
+            write_frames(made, frames)
+        for name in (FRAMES_FILE, *PRECISION_FILES.values()):
+            (model_dir / name).unlink(missing_ok=True)
+        (made / "card.md").write_text(_card(info, made), encoding="utf-8")
+    Encoder(model_dir)
+    return model_dir / "model.onnx"
+
+
+def is_quantised(checkpoint: Path) -> bool:
+    """Whether `export_quantised` exports this checkpoint, and not `export`.
+
+    Raises:
+        TrainingError: The checkpoint is unreadable.
+    """
+    return "precisions" in load_checkpoint(checkpoint)
+
+
+def export_quantised(
+    checkpoint: Path,
+    model_dir: Path,
+    *,
+    robot: str | None = None,
+    precisions: Sequence[str] = (),
+    frames: NDArray[np.uint8] | None = None,
+) -> dict[str, Path]:
+    """Export the precisions of a checkpoint with integer weights, beside the model of which they are versions.
+
+    Args:
+        checkpoint: File that `ropes_ros.learning.qat.quantise` wrote.
+        model_dir: Folder for `model.int8.onnx` and the like; its card, if there is one, gets their SHA-256.
+        robot: See `export`.
+        precisions: Names out of `encoder.PRECISION_FILES`; all that the checkpoint has when empty.
+        frames: Frames of the camera to store, uint8 [N, H, W, 3] RGB; those that are stored there when None.
+
+    Returns:
+        Paths of the files by precision.
+
+    Raises:
+        TrainingError: The checkpoint is unreadable, or has no such precision.
+        ModelError: No frames are there, the card is of another robot, or torch and onnxruntime disagree.
+    """
+    content, arm, camera_size = _read(checkpoint, robot)
+    calibrations = calibrations_of(content)
+    wanted = tuple(precisions) or tuple(content["precisions"])
+    if unknown := [name for name in wanted if name not in content["precisions"]]:
+        raise TrainingError(
+            f"{checkpoint}: has no precision {unknown[0]!r}; it has {', '.join(content['precisions'])}"
+        )
+    if frames is None:
+        frames = read_frames(model_dir, camera_size)
+    _check_frames(frames, camera_size, checkpoint)
+    net = load_net(content)
+    assert isinstance(net, QuantisedNet)  # what has precisions is one
+    with _replacing(model_dir) as made:
+        if not (model_dir / FRAMES_FILE).is_file():
+            write_frames(made, frames)
+        shown = file_sha256((made if (made / FRAMES_FILE).is_file() else model_dir) / FRAMES_FILE)
+        for name in wanted:
+            net.serve(content["precisions"][name])
+            plain = _plain(net)
+            deployed = _deployed(plain, calibrations[name], arm, content)
+            info = replace(
+                _describe(content, calibrations[name], arm, camera_size),
+                figures={
+                    "regime loss on calibration spans, which scaled std (nats)": calibrations[name].loss,
+                    "Bayes floor of regime losses (nats)": calibrations[name].bayes_floor,
+                },
+            )
+            path = made / PRECISION_FILES[name]
+            _write_graph(deployed, camera_size, path, info)
+            expected = _run(deployed, frames)
+            _make_integer(path, _weights(net, calibrations[name]), {CHECK_KEY: _stated(shown, expected)})
+            _assert_parity(deployed, camera_size, path, frames, INTEGER_PARITY_SHARE)
+        described = {name: describe(net, content["precisions"][name]) for name in wanted}
+        _amend_card(model_dir / "card.md", made, info, described)
+    for name in wanted:
+        Encoder(model_dir, precision=name, providers=("cpu",))
+    return {name: model_dir / PRECISION_FILES[name] for name in wanted}
+
+
+def _read(checkpoint: Path, robot: str | None) -> tuple[dict[str, Any], Robot, tuple[int, int]]:
+    """A finished checkpoint's content, its robot, and (width, height) of its camera's images."""
     content = load_checkpoint(checkpoint)
     if content["calibration"] is None:
         raise TrainingError(f"{checkpoint}: its training did not end; continue it with `ropes train --resume`")
@@ -128,34 +238,83 @@ def export(
             f"{checkpoint}: was trained on robot {seen['robot']!r} with joints {', '.join(seen['joint_names'])}; "
             f"{robot or arm.name!r} is another robot"
         )
-    calibration = Calibration.from_dict(content["calibration"])
-    net = load_net(content)
-    camera_size = (int(seen["camera_size"][0]), int(seen["camera_size"][1]))
-    if frames is not None and (not len(frames) or frames.shape[1:] != (camera_size[1], camera_size[0], 3)):
+    return content, arm, (int(seen["camera_size"][0]), int(seen["camera_size"][1]))
+
+
+def _check_frames(frames: NDArray[np.uint8], camera_size: tuple[int, int], checkpoint: Path) -> None:
+    if not len(frames) or frames.shape[1:] != (camera_size[1], camera_size[0], 3):
         raise ModelError(
             f"frames of shape {frames.shape} are not of the camera that {checkpoint} was trained with, "
             "{}x{}: take them from its recordings".format(*camera_size)
         )
+
+
+def _deployed(net: nn.Module, calibration: Calibration, arm: Robot, content: dict[str, Any]) -> DeployedEncoder:
+    seen = content["frames"]
     home, half_range = np.asarray(seen["home"]), np.asarray(seen["half_range"])
-    deployed = DeployedEncoder(net, calibration, arm, Region(*seen["region"]), home, half_range).eval()
-    info = _describe(content, calibration, arm, camera_size)
+    return DeployedEncoder(net, calibration, arm, Region(*seen["region"]), home, half_range).eval()
+
+
+@contextmanager
+def _replacing(model_dir: Path) -> Iterator[Path]:
+    """A folder whose files are moved into the model's at the end, if nothing was raised."""
     try:
         model_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ModelError(f"{model_dir}: cannot be made ({error.strerror}); choose another folder") from None
     with tempfile.TemporaryDirectory(prefix=".partial-", dir=model_dir) as folder:
-        made = Path(folder)
-        _write_graph(deployed, camera_size, made / "model.onnx", info)
-        _assert_parity(deployed, camera_size, made / "model.onnx")
-        _write_half(made / "model.onnx", made / HALF_FILE)
-        if frames is not None:
-            write_frames(made, frames)
-        (made / "card.md").write_text(_card(info, made), encoding="utf-8")
-        (model_dir / FRAMES_FILE).unlink(missing_ok=True)
-        for path in made.iterdir():
+        yield Path(folder)
+        for path in Path(folder).iterdir():
             os.replace(path, model_dir / path.name)
-    Encoder(model_dir)
-    return model_dir / "model.onnx"
+
+
+@torch.no_grad()
+def _plain(net: QuantisedNet) -> nn.Module:
+    """The network as it is served, with weights that hold what is: a graph is exported of it."""
+    plain = copy.deepcopy(net)
+    for layer in plain.layers().values():
+        layer.weight.copy_(layer.served())
+        layer.bits = 0
+    return plain
+
+
+def _weights(net: QuantisedNet, calibration: Calibration) -> dict[str, NestedWeight]:
+    """What the exported graph's weights are made of, by their names in it; the axes of novelty among them."""
+    made = {}
+    for name, layer in net.layers().items():
+        codes, scale = layer_weights(layer)
+        folded = not layer.range.active
+        made[f"net.inner.{name}.weight"] = NestedWeight(codes, scale, layer.bits, layer.extra, folded=folded)
+    familiar = calibration.familiar
+    unit = familiar.axis_scale()
+    axes = (np.rint(familiar.axes / unit) + ZERO).astype(np.uint8)
+    made[AXES] = NestedWeight(axes, unit.astype(np.float32), 8, last=True, folded=True)
+    return made
+
+
+def _make_integer(path: Path, weights: dict[str, NestedWeight], properties: dict[str, str]) -> None:
+    """Give an exported graph its integer weights, and further metadata."""
+    import onnx
+
+    model = onnx.load(str(path))
+    replace_weights(model, weights)
+    quantise_biases(model)
+    for key, value in properties.items():
+        entry = model.metadata_props.add()
+        entry.key, entry.value = key, value
+    onnx.checker.check_model(model)
+    onnx.save(model, str(path))
+
+
+def _stated(shown: str, outputs: Sequence[NDArray[np.float32]]) -> str:
+    """The document of `CHECK_KEY`: the stored frames' SHA-256 and what the model said of them."""
+    said = {name: values.astype(float).round(6).tolist() for name, values in zip(OUTPUTS, outputs, strict=True)}
+    return json.dumps({"frames": shown, **said})
+
+
+@torch.no_grad()
+def _run(deployed: DeployedEncoder, images: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
+    return [output.numpy() for output in deployed(torch.from_numpy(np.ascontiguousarray(images)))]
 
 
 def _constant(values: NDArray[np.float64]) -> nn.Parameter:
@@ -250,32 +409,69 @@ def _write_half(path: Path, half: Path) -> None:
         onnx.save(convert_float_to_float16(onnx.load(str(path)), keep_io_types=True), str(half))
 
 
-@torch.no_grad()
-def _assert_parity(deployed: DeployedEncoder, camera_size: tuple[int, int], path: Path) -> None:
-    """Compare torch and onnxruntime on noise and on smooth images of two batch sizes."""
+def _assert_parity(
+    deployed: DeployedEncoder,
+    camera_size: tuple[int, int],
+    path: Path,
+    frames: NDArray[np.uint8] | None = None,
+    share: float = PARITY_SHARE,
+) -> None:
+    """Compare torch and onnxruntime on frames; where there are none, on noise and smooth images of two batch sizes."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    for images in _probes(camera_size) if frames is None else (frames[:1], frames):
+        found = session.run(list(OUTPUTS), {INPUT: np.ascontiguousarray(images)})
+        for name, ours, theirs in zip(OUTPUTS, _run(deployed, images), found, strict=True):
+            error = float(np.abs(ours - theirs).max() / (1.0 + np.abs(ours).max()))
+            if not error < share:
+                raise ModelError(f"{path}: output {name} differs between torch and onnxruntime by {error:.2g}")
+
+
+def _probes(camera_size: tuple[int, int]) -> Iterator[NDArray[np.uint8]]:
+    """Noise and smooth images, uint8 [N, H, W, 3]."""
     rng = np.random.default_rng(0)
     for count in (1, 3):
         noise = rng.integers(0, 256, (count, camera_size[1], camera_size[0], 3)).astype(np.uint8)
-        ramp = np.broadcast_to(np.linspace(0, 255, camera_size[0])[None, None, :, None], noise.shape).astype(np.uint8)
-        for images in (noise, ramp):
-            expected = deployed(torch.from_numpy(np.ascontiguousarray(images)))
-            found = session.run(list(OUTPUTS), {INPUT: np.ascontiguousarray(images)})
-            for name, ours, theirs in zip(OUTPUTS, expected, found, strict=True):
-                error = float(np.abs(ours.numpy() - theirs).max() / (1.0 + np.abs(ours.numpy()).max()))
-                if not error < PARITY_SHARE:
-                    raise ModelError(f"{path}: output {name} differs between torch and onnxruntime by {error:.2g}")
+        yield noise
+        yield np.broadcast_to(np.linspace(0, 255, camera_size[0])[None, None, :, None], noise.shape).astype(np.uint8)
+
+
+def _sha_line(path: Path, what: str) -> str:
+    return f"SHA-256 of {path.name}: `{file_sha256(path)}` ({what})"
+
+
+def _amend_card(card: Path, made: Path, info: ModelInfo, described: dict[str, str]) -> None:
+    """Write a card with the new files' SHA-256: the old one's with these lines replaced, or a new one."""
+    lines = {
+        PRECISION_FILES[name]: _sha_line(made / PRECISION_FILES[name], f"integer weights: {what}")
+        for name, what in described.items()
+    }
+    if card.is_file():
+        text = card.read_text(encoding="utf-8")
+        if not text.startswith(_title(info)):
+            raise ModelError(f"{card}: is of another robot than {info.robot!r}; export into another folder")
+    else:
+        text = _card(info, made)
+    kept = [line for line in text.splitlines() if not any(line.startswith(f"SHA-256 of {name}:") for name in lines)]
+    last = max((number for number, line in enumerate(kept) if line.startswith("SHA-256 of ")), default=1)
+    kept[last + 1 : last + 1] = lines.values()
+    (made / "card.md").write_text("\n".join(kept) + "\n", encoding="utf-8")
+
+
+def _title(info: ModelInfo) -> str:
+    return f"# Joint angle encoder for {info.robot}\n"
 
 
 def _card(info: ModelInfo, folder: Path) -> str:
     """The model card: what the file is, for whom, and how good."""
+    whole, sums = folder / PRECISION_FILES["fp32"], []
+    if whole.is_file():
+        sums = [f"SHA-256 of {whole.name}: `{file_sha256(whole)}`", _sha_line(folder / HALF_FILE, "the same in 16 bit")]
     figures = "\n".join(f"| {name} | {value:.6g} |" for name, value in info.figures.items())
-    return f"""# Joint angle encoder for {info.robot}
-
-SHA-256 of model.onnx: `{file_sha256(folder / "model.onnx")}`
-SHA-256 of {HALF_FILE}: `{file_sha256(folder / HALF_FILE)}` (the same in 16 bit)
+    stated = "\n".join(sums)
+    return f"""{_title(info)}
+{stated}
 
 This model belongs to one robot (**{info.robot}**) and to the one camera placement that its training bags show. Move
 the camera, and it must be trained again.

@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,8 @@ PROVIDERS: Mapping[str, str] = {
 }
 """Name in parameters -> onnxruntime's name, in the order in which they are tried by default."""
 GPU_PROVIDERS = (PROVIDERS["tensorrt"], PROVIDERS["cuda"])
+CUDA_OPTIONS = {"use_tf32": "0"}
+"""TF32 would move angles by a tenth of their std, and gains nothing at these sizes."""
 WORKSPACE_BYTES = 1 << 30
 """GPU memory that TensorRT may try kernels with."""
 PROGRESS_S = 10.0
@@ -45,7 +47,8 @@ class Session:
 
     One thread computes without spinning unless told otherwise: on a small robot the other cores belong to others. The
     memory arena stays on, so that inference allocates nothing once it has run. On a GPU, input and outputs stay in
-    buffers there, bound once for each batch size.
+    buffers there, bound once for each batch size. On CUDA all kernels of an inference are launched as one graph where
+    every node of the model runs there, and 32 bit is 32 bit: TF32 is off.
 
     Args:
         content: The model's bytes.
@@ -89,6 +92,8 @@ class Session:
                 settings.append((provider, _tensorrt_options(folder, half)))
                 if not any(folder.glob("*.engine")):
                     say(f"TensorRT builds an engine for {name}, once for this model and GPU; it may take minutes")
+            elif provider == PROVIDERS["cuda"]:
+                settings.append((provider, CUDA_OPTIONS))
             else:
                 settings.append(provider)
         with _progress(f"still loading {name}", say), _LOADING, redirect_stdout(sys.stderr):
@@ -99,7 +104,14 @@ class Session:
             except Exception as error:
                 reason = str(error).strip().splitlines()[0][:200]
                 raise ModelError(f"{name}: onnxruntime cannot load it ({reason}); export it again") from None
-        self.providers: tuple[str, ...] = tuple(self._session.get_providers())
+            self.providers: tuple[str, ...] = tuple(self._session.get_providers())
+            self.as_graph = False
+            if self.providers[0] == PROVIDERS["cuda"]:
+                options.log_severity_level = 4  # whether it can be done is what this tries
+                with suppress(Exception):
+                    graph = [(PROVIDERS["cuda"], {**CUDA_OPTIONS, "enable_cuda_graph": "1"}), PROVIDERS["cpu"]]
+                    self._session = onnxruntime.InferenceSession(content, options, providers=graph)
+                    self.as_graph = True
         self.properties: Mapping[str, str] = self._session.get_modelmeta().custom_metadata_map
         self.inputs = {entry.name: tuple(entry.shape) for entry in self._session.get_inputs()}
         self.outputs = {entry.name: tuple(entry.shape) for entry in self._session.get_outputs()}
@@ -117,7 +129,7 @@ class Session:
             return outputs
         if len(batch) in self._bound:
             return self._bound[len(batch)](batch)
-        bound = _Bound(self._session, batch, "cuda")
+        bound = _Bound(self._session, batch, "cuda", self.as_graph)
         with _progress(f"still preparing {self._name} for batches of {len(batch)}", self._say):
             outputs = bound(batch)  # where TensorRT builds its engine, as models leave the batch size open
         self._bound[len(batch)] = bound
@@ -125,22 +137,36 @@ class Session:
 
 
 class _Bound:
-    """Buffers on a device for one batch size: the input is copied into the same memory each time."""
+    """Buffers on a device for one batch size: input and outputs are in the same memory each time.
 
-    def __init__(self, session: Any, batch: NDArray[np.uint8], device: str) -> None:
-        value = _onnxruntime().OrtValue.ortvalue_from_numpy
+    A CUDA graph holds their addresses, and is kept under the batch size's number.
+    """
+
+    def __init__(self, session: Any, batch: NDArray[np.uint8], device: str, as_graph: bool) -> None:
+        onnxruntime = _onnxruntime()
         self._session = session
-        self._input = value(np.ascontiguousarray(batch), device, 0)
+        self._input = onnxruntime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(batch), device, 0)
         self._binding = session.io_binding()
         self._binding.bind_ortvalue_input(session.get_inputs()[0].name, self._input)
+        self._outputs: list[Any] = []
         for output in session.get_outputs():
-            self._binding.bind_output(output.name, device)
+            shape = [len(batch), *output.shape[1:]]
+            buffer = onnxruntime.OrtValue.ortvalue_from_shape_and_type(shape, np.float32, device, 0)
+            self._binding.bind_ortvalue_output(output.name, buffer)
+            self._outputs.append(buffer)
+        self._options = onnxruntime.RunOptions()
+        if as_graph:
+            self._options.add_run_config_entry("gpu_graph_id", str(len(batch)))
 
     def __call__(self, batch: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
         self._input.update_inplace(np.ascontiguousarray(batch))
-        self._session.run_with_iobinding(self._binding)
-        outputs: list[NDArray[np.float32]] = self._binding.copy_outputs_to_cpu()
-        return outputs
+        self._session.run_with_iobinding(self._binding, self._options)
+        return [np.array(buffer.numpy()) for buffer in self._outputs]
+
+
+def offers_gpu(providers: Sequence[str]) -> bool:
+    """Whether this onnxruntime has a wanted provider that runs on a GPU; whether it starts is another thing."""
+    return _wanted(providers, _onnxruntime().get_available_providers())[0] in GPU_PROVIDERS
 
 
 def default_cache() -> Path:

@@ -89,6 +89,26 @@ def test_providers_are_tried_in_order_and_the_session_says_which_one_runs(fake: 
         Session(b"model", "m", providers=("tpu",))
 
 
+def test_cuda_computes_in_32_bit_and_as_one_graph_where_it_can(
+    fake: FakeRuntime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake._working.insert(0, PROVIDERS["cuda"])
+    session = Session(b"model", "m", providers=("cuda",))
+    assert session.as_graph and session.on_gpu
+    assert fake.asked[0] == (PROVIDERS["cuda"], {"use_tf32": "0", "enable_cuda_graph": "1"})
+    plain = fake.InferenceSession
+
+    def refusing(content: bytes, options: Any, providers: list[Any]) -> SimpleNamespace:
+        if any("enable_cuda_graph" in entry[1] for entry in providers if isinstance(entry, tuple)):
+            raise RuntimeError("This session cannot use the graph capture feature as requested by the user")
+        return plain(content, options, providers)
+
+    monkeypatch.setattr(fake, "InferenceSession", refusing)
+    session = Session(b"model", "m", providers=("cuda",))
+    assert session.on_gpu and not session.as_graph
+    assert fake.asked == [(PROVIDERS["cuda"], {"use_tf32": "0"}), PROVIDERS["cpu"]]
+
+
 def test_an_engine_is_kept_for_one_model_gpu_and_precision(
     fake: FakeRuntime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -173,7 +193,7 @@ def test_buffers_on_a_device_give_what_plain_runs_give(tiny_model: Path) -> None
     session = onnxruntime.InferenceSession(str(tiny_model / "model.onnx"), providers=[PROVIDERS["cpu"]])
     for count in (1, 3):
         batches = [np.stack([familiar(number + shift) for number in range(count)]) for shift in range(3)]
-        bound = inference._Bound(session, batches[0], "cpu")
+        bound = inference._Bound(session, batches[0], "cpu", False)
         for batch in batches:
             for ours, plain in zip(bound(batch), session.run(None, {"image": batch}), strict=True):
                 np.testing.assert_array_equal(ours, plain)
@@ -227,7 +247,7 @@ def test_sixteen_bits_are_checked_on_stored_frames(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = copied(tiny_model, tmp_path / "model")
-    with pytest.raises(ModelError, match=r"frames.png: missing; fp16 is checked on frames"):
+    with pytest.raises(ModelError, match=r"frames.png: missing; all precisions but fp32 are checked on"):
         Encoder(folder, precision="fp16")
     pictures = np.stack([familiar(number) for number in range(4)])
     write_frames(folder, pictures)
@@ -239,9 +259,9 @@ def test_sixteen_bits_are_checked_on_stored_frames(
     assert half.half_loss.position == pytest.approx((abs(found.position - exact.position) / exact.std).max())
     assert 0.0 < half.half_loss.position < encoder_module.HALF_POSITION
     monkeypatch.setattr(encoder_module, "HALF_POSITION", half.half_loss.position / 2.0)
-    with pytest.raises(ModelError, match=r"in 16 bit, angles of the stored frames change by up to .* set precision"):
+    with pytest.raises(ModelError, match=r"in fp16, angles of the stored frames change by up to .* set precision"):
         Encoder(folder, precision="fp16")
-    with pytest.raises(RuntimeSetupError, match=r"'int3' is unknown; take one of fp32, fp16"):
+    with pytest.raises(RuntimeSetupError, match=r"'int3' is unknown; take one of auto, fp32, fp16"):
         Encoder(folder, precision="int3")
 
 

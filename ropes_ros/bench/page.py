@@ -14,7 +14,7 @@ from ropes_ros.bench.cells import FRAMES_A_MINUTE, read_cell
 from ropes_ros.bench.groups import Group
 from ropes_ros.bench.summary import METRICS, TITLE, Line, about, beaten, best, lines, remarks, shown
 from ropes_ros.bench.worker import picture_file
-from ropes_ros.errors import RuntimeSetupError
+from ropes_ros.html_page import prepare_drawing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -43,11 +43,7 @@ def write_page(out: Path, tables: Sequence[Group], budget: str) -> Path:
     Raises:
         RuntimeSetupError: matplotlib is not installed.
     """
-    try:
-        import matplotlib
-    except ImportError:
-        raise RuntimeSetupError("matplotlib is not installed; run `pip install 'ropes_ros[train]'`") from None
-    matplotlib.use("Agg")
+    prepare_drawing("train")
     sections = [_section(out, group) for group in tables]
     page = (
         "<!doctype html><html lang='en'><meta charset='utf-8'><title>ropes bench accuracy</title>"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import sys
 from typing import Annotated
@@ -9,7 +10,7 @@ from typing import Annotated
 import typer
 
 from ropes_ros import __version__
-from ropes_ros.cli import bag, bench, compare, doctor, evaluate, foreign, learn, live, robot, schedule, top
+from ropes_ros.cli import bag, bench, compare, doctor, evaluate, foreign, learn, live, quantized, robot, schedule, top
 from ropes_ros.cli.output import printable
 from ropes_ros.errors import RopesError
 
@@ -54,7 +55,9 @@ app.command(rich_help_panel="On the robot")(live.record)
 app.command(rich_help_panel="On the robot")(live.estimate)
 app.command(rich_help_panel="On the robot")(top.top)
 app.command(rich_help_panel="Learning")(learn.train)
+app.command(rich_help_panel="Learning")(quantized.quantize)
 app.command(rich_help_panel="Learning")(learn.export)
+app.add_typer(quantized.model, name="model", rich_help_panel="Learning")
 app.command(rich_help_panel="Learning")(evaluate.evaluate)
 app.command(rich_help_panel="Learning")(compare.compare)
 app.add_typer(bench.app, name="bench", rich_help_panel="Learning")
@@ -76,6 +79,10 @@ def main() -> int:
         print(f"error: {printable(error)}", file=sys.stderr)
         return 1
     except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            where = "" if error.filename is None else f"{error.filename}: "
+            print(f"error: {where}the disk is full; make room, or write elsewhere", file=sys.stderr)
+            return 1
         if error.filename is None:
             raise
         print(f"error: {error.filename}: {error.strerror}; name another path, or see to this one", file=sys.stderr)

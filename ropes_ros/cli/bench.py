@@ -226,6 +226,78 @@ def recorder(
     console.print(f"written: {out / 'recorder.json'}", soft_wrap=True)
 
 
+@app.command()
+def precision(
+    model: Annotated[Path | None, typer.Argument(help="Folder of the model; the shipped one by default.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="A check that all runs, in a minute.")] = False,
+    poses: Annotated[int | None, typer.Option(min=2, help="Fresh poses a condition, 2000 when not given.")] = None,
+    card: Annotated[bool, typer.Option("--card", help="Write the table into the model's card as well.")] = False,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for precision.json.")] = Path("out/bench-precision"),
+    as_json: Json = False,
+) -> None:
+    """A model's precisions side by side: accuracy, size, latency, memory; let nothing else run."""
+    from dataclasses import replace
+
+    from ropes_ros.bench.precision import QUICK, Settings, amend_card, columns, measure
+    from ropes_ros.encoder import shipped_model
+
+    settings = QUICK if quick else Settings()
+    if poses is not None:
+        settings = replace(settings, poses=poses)
+    folder = shipped_model("arm6") if model is None else model
+    result = measure(folder, out, settings, on_step=(lambda text: None) if as_json else console.print)
+    if card:
+        amend_card(folder / "card.md", result)
+    if as_json:
+        print_json(result)
+        return
+    heads, rows = columns(result)
+    print_table(heads, rows, f"{settings.poses} fresh poses a condition, one thread")
+    console.print(f"written: {out / 'precision.json'}", soft_wrap=True)
+
+
+@app.command()
+def nesting(
+    seeds: Annotated[int, typer.Option(min=1, help="Fine-tunings of each variant.")] = 3,
+    only: Annotated[list[str] | None, typer.Option(metavar="VARIANT", help="These variants; may be repeated.")] = None,
+    poses: Annotated[int, typer.Option(min=2, help="Fresh poses.")] = 1000,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for models and nesting.json.")] = Path(
+        "out/bench-nesting"
+    ),
+    as_json: Json = False,
+) -> None:
+    """Nested weights of the shipped model beside weights for one precision alone, and beside plain rounding."""
+    from ropes_ros.bench.cells import BUDGETS, REFERENCE_FRAMES
+    from ropes_ros.bench.nesting import VARIANTS, compare, summary
+    from ropes_ros.bench.precision import Settings
+    from ropes_ros.bench.recordings import bench_robot
+    from ropes_ros.encoder import shipped_model
+    from ropes_ros.learning.checkpoint import find_checkpoint
+    from ropes_ros.learning.qat import QuantiseConfig
+    from ropes_ros.sim.canonical import iid_poses
+
+    if unknown := set(only or ()) - set(VARIANTS):
+        raise RopesError(f"--only {sorted(unknown)[0]}: take some of {', '.join(VARIANTS)}")
+    size = BUDGETS["full"].image_size
+    recording = iid_poses(bench_robot(), REFERENCE_FRAMES, seed=0, size=size, cache_dir=out / "data")
+    rows = compare(
+        recording.frames,
+        find_checkpoint(shipped_model("arm6")),
+        out,
+        config=QuantiseConfig(),
+        seeds=range(seeds),
+        variants=tuple(only or VARIANTS),
+        settings=Settings(poses=poses, conditions=("clean",)),
+        on_step=(lambda text: None) if as_json else console.print,
+    )
+    if as_json:
+        print_json({"rows": rows, "summary": summary(rows)})
+        return
+    table = [[name, *(_figure(value) for value in row.values())] for name, row in summary(rows).items()]
+    print_table(["variant: precision", "mean error, deg", "sd over seeds", "seeds"], table)
+    console.print(f"written: {out / 'nesting.json'}", soft_wrap=True)
+
+
 def _figure(value: object) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{name} {part}" for name, part in value.items())

@@ -18,7 +18,8 @@ from ropes_ros.cli.output import (
     print_json,
     topics_by_role,
 )
-from ropes_ros.errors import RobotError, RuntimeSetupError, TrainingError
+from ropes_ros.errors import RobotError, TrainingError
+from ropes_ros.optional import need
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -101,7 +102,7 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Train an encoder from images and commanded regimes; joint_states in the bag are not read."""
-    need("torch", "train")
+    need("torch", extra="train")
     from rich.progress import Progress
 
     from ropes_ros.dataset import load_frames
@@ -253,9 +254,15 @@ def _commands(bag: Path, robot: Robot | None, topics: dict[str, str], seed: int)
 
 
 def export(
-    checkpoint: Annotated[Path, typer.Argument(help="checkpoint.pt that `ropes train` wrote.")],
+    checkpoint: Annotated[
+        Path, typer.Argument(help="checkpoint.pt that `ropes train` wrote, or checkpoint.int8.pt of `ropes quantize`.")
+    ],
     model: Annotated[Path, typer.Argument(help="Folder for model.onnx and card.md.")],
     robot: ModelRobotOption = None,
+    precision: Annotated[
+        list[str] | None,
+        typer.Option(help="Of checkpoint.int8.pt: int8, int4, int2 or mixed, all that it has by default; repeatable."),
+    ] = None,
     frames: Annotated[
         Path | None,
         typer.Option(metavar="BAG", help="Store frames of this bag too; 16 bit runs only where they vouch for it."),
@@ -263,25 +270,23 @@ def export(
     topic: TopicsOption = None,
 ) -> None:
     """Export a checkpoint as a model file that the estimator runs, with its card."""
-    need("torch", "train")
-    need("onnx", "train")
+    need("torch", "onnx", extra="train")
     from ropes_ros.bag_images import sample_images
     from ropes_ros.encoder import MAX_FRAMES
     from ropes_ros.export import export as export_model
+    from ropes_ros.export import export_quantised, is_quantised
 
     if not checkpoint.is_file():
         raise TrainingError(f"{checkpoint}: no such checkpoint; run `ropes train` first")
     _writable(model)
     stored = None if frames is None else sample_images(frames, MAX_FRAMES, topics=topics_by_role(topic))
-    console.print(f"written: {export_model(checkpoint, model, robot=robot, frames=stored)}")
-
-
-def need(package: str, extra: str) -> None:
-    """Refuse with advice when an optional package is missing."""
-    from importlib.util import find_spec
-
-    if find_spec(package) is None:
-        raise RuntimeSetupError(f"{package} is not installed; run `pip install 'ropes_ros[{extra}]'`")
+    if not is_quantised(checkpoint):
+        if precision and not set(precision) <= {"fp32", "fp16"}:
+            raise TrainingError(f"{checkpoint}: has no integer weights; make some with `ropes quantize`")
+        console.print(f"written: {export_model(checkpoint, model, robot=robot, frames=stored)}")
+        return
+    written = export_quantised(checkpoint, model, robot=robot, precisions=precision or (), frames=stored)
+    console.print(f"written: {', '.join(str(path) for path in written.values())}", soft_wrap=True)
 
 
 def _known(task: str, constraint: str, pretrain: str) -> None:

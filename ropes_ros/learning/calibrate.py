@@ -64,8 +64,15 @@ class Familiar(NamedTuple):
     weights: NDArray[np.float64]
 
     @staticmethod
-    def of(features: NDArray[np.float64]) -> Familiar:
-        """Fit to features [N, F]."""
+    def of(features: NDArray[np.float64], like: Familiar | None = None) -> Familiar:
+        """Fit to features [N, F]; along the axes and in the units of another one where that is given."""
+        if like is not None:
+            mean = features.mean(axis=0)
+            centred = (features - mean) * like.unit
+            along = (centred @ like.axes).var(axis=0)
+            others = max(1, centred.shape[1] - len(along))
+            rest = max((centred.var(axis=0).sum() - along.sum()) / others, 0.0)
+            return Familiar(mean, like.unit, like.axes, 1.0 / (np.append(along, rest) + RIDGE * along.max()))
         mean, spread = features.mean(axis=0), features.std(axis=0)
         unit = 1.0 / np.maximum(spread, LEAST_SPREAD * spread.max())
         values, vectors = np.linalg.eigh(np.cov(((features - mean) * unit).T))
@@ -74,6 +81,15 @@ class Familiar(NamedTuple):
         rest = np.maximum(values[AXES:], 0.0).mean() if len(values) > AXES else 0.0
         weights = 1.0 / (np.append(np.maximum(values[:AXES], 0.0), rest) + ridge)
         return Familiar(mean, unit, np.ascontiguousarray(vectors[:, :AXES]), weights)
+
+    def axis_scale(self) -> NDArray[np.float64]:
+        """What a unit of 8 bits is worth along each axis, float64 [D]."""
+        return np.asarray(np.abs(self.axes).max(axis=0) / 127.0)
+
+    def whole(self) -> Familiar:
+        """With axes in whole units of 8 bits, as quantised models store them."""
+        scale = self.axis_scale()
+        return self._replace(axes=np.rint(self.axes / scale) * scale)
 
     def distance(self, features: NDArray[np.float64]) -> NDArray[np.float64]:
         """Mahalanobis distance of features [N, F], float64 [N]."""
@@ -205,7 +221,14 @@ def truncated_moments(angle: Tensor, log_std: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def calibrate(
-    net: nn.Module, frames: FrameSet, split: Split, objective: MechanismLikelihood, *, truncated: bool = True
+    net: nn.Module,
+    frames: FrameSet,
+    split: Split,
+    objective: MechanismLikelihood,
+    *,
+    truncated: bool = True,
+    axes: Familiar | None = None,
+    whole: bool = False,
 ) -> Calibration:
     """Fit the constants on training features and on the validation and calibration spans.
 
@@ -228,11 +251,15 @@ def calibrate(
         split: Which of them are training, validation and calibration frames, and their labels.
         objective: The regime likelihood.
         truncated: See `Calibration`.
+        axes: Whose principal axes of features are taken, where those of a similar net are known.
+        whole: Store axes in 8 bits, see `Familiar.whole`.
     """
     evenly = np.linspace(0, len(split.train) - 1, min(REFERENCE_FRAMES, len(split.train))).astype(np.int64)
     varied = Augmentation(shift=SHIFT, light=LIGHT, noise=NOISE, occlusion=0.0)
     features = predict(net, frames, split.train[evenly], varied).features
-    familiar = Familiar.of(features)
+    familiar = Familiar.of(features, axes)
+    if whole and axes is None:
+        familiar = Familiar.of(features, familiar.whole())
     pooled = np.union1d(split.validation, split.calibration)
     angle, log_std, features = predict(net, frames, pooled)
     held_out = _HeldOut(angle, log_std, split.labels[pooled], frames.segments[pooled])

@@ -99,8 +99,13 @@ def encoder_of(content: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Tenso
 
     Args:
         content: What `load_checkpoint` gave.
+
+    Raises:
+        TrainingError: Its weights are integers, from which no training starts.
     """
     architecture, weights = content["architecture"], content["best"]
+    if architecture["kind"] == "quantised":
+        raise TrainingError("this checkpoint has integer weights: name the one that `ropes train` wrote, checkpoint.pt")
     while architecture["kind"] in _INNER:
         inner = _INNER[architecture["kind"]]
         weights = part(weights, inner)

@@ -127,15 +127,27 @@ class GlimpseNet(nn.Module):
             glimpses: float [N, M, 3, SIDE, SIDE], RGB in 0..1, taken where `Aim` says of the guess.
             guess: Normalised angles, float [N, J].
         """
-        seen, features = [guess], []
+        seen, features = [], []
         for number, stem in enumerate(self.stems):
-            maps, statistics = with_statistics(cast(nn.Sequential, stem), (glimpses[:, number] - 0.5) * 4.0)
-            seen.insert(-1, maps.flatten(1))
+            maps, statistics = with_statistics(cast(nn.Sequential, stem), _planes(glimpses, number))
+            seen.append(maps.flatten(1))
             features.append(statistics)
-        hidden = self.hidden(torch.cat(seen, dim=1))
+        prediction = self.read(torch.cat(seen, dim=1), guess)
+        return prediction._replace(features=torch.cat([prediction.features, *features], dim=1))
+
+    def trunk(self, glimpses: Tensor) -> Tensor:
+        """Maps of glimpses, one after the other, float [N, M x channels x cells]; arguments as of `forward`."""
+        return torch.cat([stem(_planes(glimpses, number)).flatten(1) for number, stem in enumerate(self.stems)], dim=1)
+
+    def read(self, maps: Tensor, guess: Tensor) -> Prediction:
+        """Correct a guess from what `trunk` gave; the features are the hidden activations alone."""
+        hidden = self.hidden(torch.cat([maps, guess], dim=1))
         change, raw = self.head(hidden).split(self.joints, dim=1)
-        found = guess + CORRECTION * change
-        return Prediction(found, raw.clamp(*LOG_STD_RANGE), torch.cat([hidden, *features], dim=1))
+        return Prediction(guess + CORRECTION * change, raw.clamp(*LOG_STD_RANGE), hidden)
+
+
+def _planes(glimpses: Tensor, number: int) -> Tensor:
+    return (glimpses[:, number] - 0.5) * 4.0
 
 
 class CascadeNet(nn.Module):

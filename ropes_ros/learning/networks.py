@@ -70,6 +70,7 @@ _HOMES = {
     "ropes": "ropes_ros.learning.ropes",
     "aligned": "ropes_ros.learning.align",
     "cascade": "ropes_ros.learning.glimpse",
+    "quantised": "ropes_ros.learning.quantize",
 }
 
 
@@ -231,7 +232,8 @@ def with_statistics(stages: nn.Sequential, maps: Tensor) -> tuple[Tensor, Tensor
     """Pass maps through stages, noting mean and standard deviation of each channel after each activation.
 
     Args:
-        stages: Layers; those with layers of their own count as stages, of the others the activations do.
+        stages: Layers; those with layers of their own count as stages, but for convolutions, of the others the
+            activations do.
         maps: float [N, C, h, w].
 
     Returns:
@@ -240,7 +242,7 @@ def with_statistics(stages: nn.Sequential, maps: Tensor) -> tuple[Tensor, Tensor
     noted = []
     for stage in stages:
         maps = stage(maps)
-        if isinstance(stage, nn.ReLU) or len(list(stage.children())):
+        if isinstance(stage, nn.ReLU) or (len(list(stage.children())) and not isinstance(stage, nn.Conv2d)):
             seen = maps.detach().float()
             mean = seen.mean(dim=(2, 3))
             noted += [mean, (seen.square().mean(dim=(2, 3)) - mean.square()).clamp(min=0.0).sqrt()]

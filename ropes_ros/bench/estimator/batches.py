@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ropes_ros.bench.estimator.models import Prepared
-from ropes_ros.encoder import HALF_FILE, INPUT, PRECISIONS, load_encoder
+from ropes_ros.encoder import INPUT, PRECISION_FILES, load_encoder
 from ropes_ros.inference import PROVIDERS
 
 REPEATS = 7
@@ -26,11 +26,11 @@ def measure_batches(prepared: Prepared, batches: Sequence[int]) -> list[dict[str
     stored = np.load(prepared.pictures, mmap_mode="r")
     rows = []
     for name, provider in PROVIDERS.items():
-        for precision in ("fp32",) if name == "cpu" else PRECISIONS:
+        for precision in ("fp32",) if name == "cpu" else ("fp32", "fp16"):
             encoder = load_encoder(prepared.model, providers=(name,), threads=1, precision=precision)
             if encoder.providers[0] != provider:
                 continue  # it is not there, or its libraries could not be loaded
-            bare = _bare(prepared.model / (HALF_FILE if precision == "fp16" else "model.onnx"), provider)
+            bare = _bare(prepared.model / PRECISION_FILES[precision], provider)
             for count in batches:
                 images = np.resize(stored, (count, *stored.shape[1:]))
                 rows.append(

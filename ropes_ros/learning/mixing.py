@@ -1,0 +1,73 @@
+"""Mix'n'match: a precision for each layer, from one set of nested weights, under a budget of size or of loss.
+
+From all layers with 8 bits, the layer and the step down that cost the least held-out loss for each byte saved are
+taken, again and again, until the budget is met (Nair et al., Matryoshka Quantization, arXiv 2502.06786, mix precisions
+over layers by a rule, "Layerwise Mix'n'Match"). The loss is that of `qat.Lesson.judge`, which knows no angle.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+from ropes_ros.errors import TrainingError
+from ropes_ros.learning.quantize import Precision, QuantisedNet, size_share
+from ropes_ros.nested import WIDTHS
+
+
+class Judge(Protocol):
+    """Tells a network's loss on held-out frames in a precision."""
+
+    def __call__(self, net: QuantisedNet, precision: Precision, /) -> float: ...
+
+
+class Mixed(NamedTuple):
+    """A choice of precision.
+
+    Attributes:
+        plan: Bits of every layer.
+        size: Share of the weights' bytes in 32 bits.
+        loss: Held-out loss.
+    """
+
+    plan: dict[str, int]
+    size: float
+    loss: float
+
+
+def mix(net: QuantisedNet, judge: Judge, *, size: float | None = None, loss: float | None = None) -> Mixed:
+    """Choose bits layer by layer.
+
+    Args:
+        net: A network that was fine-tuned for several precisions.
+        judge: Of its loss.
+        size: Share of the weights' bytes in 32 bits that is allowed: the least loss within it, as far as steps one by
+            one find it.
+        loss: Held-out loss that is allowed, as a factor of that with 8 bits: the least size within it. One of the two
+            is given.
+
+    Raises:
+        TrainingError: Neither or both budgets are given, or the size cannot be reached.
+    """
+    if (size is None) == (loss is None):
+        raise TrainingError("a mix of precisions needs one budget, of size or of loss")
+    order = sorted(WIDTHS, reverse=True)
+    free = [name for name in net.layers() if name not in net.sheltered()]
+    plan = net.plan(8)
+    now = Mixed(plan, size_share(net, plan), judge(net, plan))
+    allowed = None if loss is None else loss * now.loss
+    while size is None or now.size > size:
+        steps = []
+        for name in free:
+            if now.plan[name] != order[-1]:
+                lower = {**now.plan, name: order[order.index(now.plan[name]) + 1]}
+                steps.append(Mixed(lower, size_share(net, lower), judge(net, lower)))
+        if allowed is not None:
+            steps = [step for step in steps if step.loss <= allowed]
+        if not steps:
+            break
+        now = min(steps, key=lambda step: (step.loss - now.loss) / (now.size - step.size))
+    if size is not None and now.size > size:
+        raise TrainingError(
+            f"weights of {size:.3f} of those in 32 bits were asked for; with the fewest bits they take {now.size:.3f}"
+        )
+    return now

@@ -1,0 +1,271 @@
+"""Model files sent as differences: from one precision to another by the residual bits alone, verified by hash.
+
+A difference says how the bytes of the new file follow from those of the old one: ranges that are copied, packed
+integer weights of more bits from those of fewer and a residual (or of fewer bits by slicing), and what is new. To apply
+one needs neither onnx nor torch. Both files' SHA-256 stand in it, and the card that vouches for the new one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import zlib
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ropes_ros.encoder import MAX_CARD_BYTES, MAX_MODEL_BYTES
+from ropes_ros.errors import ModelError, RuntimeSetupError
+from ropes_ros.nested import ZERO, pack, slice_digits, unpack, values_of
+
+MAGIC = b"ropes_ros model difference 1\n"
+LEAST_COPIED = 64
+"""Bytes of a tensor below which it is sent rather than copied."""
+CARD = "card.md"
+_NESTED = re.compile(r"^(?P<weight>.+)\.(?P<form>codes|packed)$")
+
+
+class _Stored(NamedTuple):
+    """A tensor's bytes within a model file.
+
+    Attributes:
+        offset, length: Where they are.
+        bits, extra: Of integer weights; 0 bits for others.
+        size: Number of weights.
+        shape: The tensor's.
+    """
+
+    offset: int
+    length: int
+    bits: int
+    extra: bool
+    size: int
+    shape: tuple[int, ...]
+
+    def digits(self, content: bytes) -> NDArray[np.uint8]:
+        """The weights' digits, uint8 of the channels' order [O, ...], flat."""
+        raw = np.frombuffer(content, dtype=np.uint8, count=self.length, offset=self.offset)
+        if self.bits == 8:
+            return _whole(raw, self.shape)
+        return unpack(raw, values_of(self.bits, extra=self.extra), self.size)
+
+
+def difference(old: Path, new: Path, out: Path) -> int:
+    """Write what makes one model file of another.
+
+    Args:
+        old: The file that the receiver has.
+        new: The one that it is to have; its card lies beside it.
+        out: Where the difference goes.
+
+    Returns:
+        Its size in bytes.
+
+    Raises:
+        ModelError: A file is missing, or no model.
+        RuntimeSetupError: onnx is not installed.
+    """
+    before, after = _content(old), _content(new)
+    theirs, ours = _tensors(before, old), _tensors(after, new)
+    by_bytes = {before[entry.offset : entry.offset + entry.length]: entry for entry in theirs.values()}
+    steps: list[dict[str, Any]] = []
+    blobs: list[bytes] = []
+    done = 0
+    for name, entry in sorted(ours.items(), key=lambda item: item[1].offset):
+        if entry.length < LEAST_COPIED or entry.offset < done:  # the latter where two tensors have the same bytes
+            continue
+        step = _step(name, entry, theirs, by_bytes, before, after, blobs)
+        if step is None:
+            continue
+        blobs.append(after[done : entry.offset])
+        steps += [{"new": len(blobs) - 1}, step]
+        done = entry.offset + entry.length
+    blobs.append(after[done:])
+    steps.append({"new": len(blobs) - 1})
+    card = new.with_name(CARD)
+    header = {
+        "old": {"name": old.name, "sha256": hashlib.sha256(before).hexdigest()},
+        "new": {"name": new.name, "sha256": hashlib.sha256(after).hexdigest()},
+        "card": card.read_text(encoding="utf-8") if card.is_file() else "",
+        "steps": steps,
+        "blobs": [len(blob) for blob in blobs],
+    }
+    packed = MAGIC + zlib.compress(json.dumps(header).encode() + b"\n" + b"".join(blobs), 9)
+    out.write_bytes(packed)
+    return len(packed)
+
+
+def apply(old: Path, difference_file: Path, out: Path | None = None) -> Path:
+    """Make the new model file of the old one and a difference; nothing is written unless the hash is right.
+
+    Args:
+        old: The model file that is there.
+        difference_file: What `difference` wrote.
+        out: Folder for the new file and its card; the old file's when None.
+
+    Returns:
+        The new model file.
+
+    Raises:
+        ModelError: The difference is damaged or from another file than this one.
+    """
+    before = _content(old)
+    header, blobs = _opened(difference_file)
+    found = hashlib.sha256(before).hexdigest()
+    try:
+        stated, name = header["old"]["sha256"], str(header["new"]["name"])
+        if found != stated:
+            raise ModelError(
+                f"{difference_file}: was made from {header['old']['name']} with SHA-256 {stated[:16]}..., {old} has "
+                f"{found[:16]}...; take the difference from this version, or the whole model"
+            )
+        made = b"".join(_applied(step, before, blobs) for step in header["steps"])
+        right = hashlib.sha256(made).hexdigest() == header["new"]["sha256"] and Path(name).name == name
+    except (KeyError, TypeError, ValueError, IndexError):
+        right = False
+    if not right:
+        raise ModelError(f"{difference_file}: is damaged; nothing was written, send it again")
+    folder = old.parent if out is None else out
+    folder.mkdir(parents=True, exist_ok=True)
+    for path, content in ((folder / CARD, str(header["card"]).encode()), (folder / name, made)):
+        if content:
+            partial = path.with_name(f".partial-{path.name}")
+            partial.write_bytes(content)
+            os.replace(partial, path)
+    return folder / name
+
+
+def _step(
+    name: str,
+    entry: _Stored,
+    theirs: dict[str, _Stored],
+    by_bytes: dict[bytes, _Stored],
+    before: bytes,
+    after: bytes,
+    blobs: list[bytes],
+) -> dict[str, Any] | None:
+    """How a tensor's bytes follow from the old file; None where they are sent as they are."""
+    same = by_bytes.get(after[entry.offset : entry.offset + entry.length])
+    if same is not None:
+        return {"copy": [same.offset, same.length]}
+    base = theirs.get(name)
+    if base is None or not base.bits or not entry.bits or base.size != entry.size:
+        return None
+    has, wants = base.digits(before), entry.digits(after)
+    kept = _predicted(has, base, entry)
+    residual = (wants.astype(np.int16) - kept).astype(np.int16)
+    step: dict[str, Any] = {"from": [base.offset, *base[1:5], list(base.shape)], "to": [*entry[1:5], list(entry.shape)]}
+    if residual.any():
+        if np.abs(residual).max() > 127:
+            return None
+        blobs.append(residual.astype(np.int8).tobytes())
+        step["residual"] = len(blobs) - 1
+    return step
+
+
+def _predicted(has: NDArray[np.uint8], base: _Stored, entry: _Stored) -> NDArray[np.int16]:
+    """Digits of the new tensor as far as those of the old one tell them."""
+    if entry.bits <= base.bits:
+        return slice_digits(has, base.bits, entry.bits, extra=entry.extra).astype(np.int16)
+    whole: NDArray[np.int16] = has.astype(np.int16) * np.int16(1 << (entry.bits - base.bits))
+    top = np.int16(values_of(entry.bits, extra=entry.extra) - 1)
+    return np.where(whole > top, top, whole)
+
+
+def _applied(step: dict[str, Any], before: bytes, blobs: list[bytes]) -> bytes:
+    """The bytes that a step gives."""
+    if "new" in step:
+        return blobs[int(step["new"])]
+    if "copy" in step:
+        offset, length = step["copy"]
+        return before[offset : offset + length]
+    base, entry = (_stored(values) for values in (step["from"], [0, *step["to"]]))
+    digits = _predicted(base.digits(before), base, entry)
+    if "residual" in step:
+        digits = digits + np.frombuffer(blobs[step["residual"]], dtype=np.int8)
+    whole = digits.astype(np.uint8)
+    if entry.bits < 8:
+        return pack(whole, values_of(entry.bits, extra=entry.extra)).tobytes()
+    return _stored_whole(whole, entry.shape)
+
+
+def _stored(values: list[Any]) -> _Stored:
+    """From the plain values of a step."""
+    offset, length, bits, extra, size, shape = values
+    return _Stored(offset, length, bits, extra, size, tuple(shape))
+
+
+def _whole(raw: NDArray[np.uint8], shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """Codes of 8 bits from a tensor int8; products have them as [inputs, outputs]."""
+    codes = raw + np.uint8(ZERO)
+    return codes.reshape(shape).T.reshape(-1) if len(shape) == 2 else codes
+
+
+def _stored_whole(codes: NDArray[np.uint8], shape: tuple[int, ...]) -> bytes:
+    """The inverse of `_whole`."""
+    raw = codes - np.uint8(ZERO)
+    return (raw.reshape(shape[::-1]).T if len(shape) == 2 else raw).tobytes()
+
+
+def _tensors(content: bytes, path: Path) -> dict[str, _Stored]:
+    """Where a model file's tensors are, by name; integer weights of whatever form by that of the weight."""
+    try:
+        import onnx
+        from onnx import numpy_helper
+    except ImportError:
+        raise RuntimeSetupError("onnx is not installed; run `pip install 'ropes_ros[train]'`") from None
+    try:
+        model = onnx.load_model_from_string(content)
+    except Exception as error:
+        raise ModelError(f"{path}: is no ONNX model ({type(error).__name__})") from None
+    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+    found: dict[str, _Stored] = {}
+    for name, tensor in tensors.items():
+        offset = content.find(tensor.raw_data) if tensor.raw_data else -1
+        if offset < 0:
+            continue
+        shape, bits, extra, size, key = tuple(tensor.dims), 0, False, 0, name
+        if nested := _NESTED.match(name):
+            weight = nested["weight"]
+            if nested["form"] == "codes" and tensor.data_type == onnx.TensorProto.INT8:
+                bits, size, key = 8, int(np.prod(shape)), weight
+            elif f"{weight}.size" in tensors and f"{weight}.table" in tensors:
+                values = len(np.unique(numpy_helper.to_array(tensors[f"{weight}.table"])))
+                size, key = int(numpy_helper.to_array(tensors[f"{weight}.size"])[0]), weight
+                extra = bool(values & (values - 1))
+                bits = values.bit_length() - 1 if values < 256 else 0
+        found[key] = _Stored(offset, len(tensor.raw_data), bits, extra, size, shape)
+    return found
+
+
+def _opened(path: Path) -> tuple[dict[str, Any], list[bytes]]:
+    """Header and blobs of a difference."""
+    content = _content(path)
+    if not content.startswith(MAGIC):
+        raise ModelError(f"{path}: is no difference of models; make one with `ropes model diff`")
+    try:
+        unpacker = zlib.decompressobj()
+        whole = unpacker.decompress(content[len(MAGIC) :], MAX_MODEL_BYTES + MAX_CARD_BYTES)
+        if not unpacker.eof:
+            raise ValueError
+        text, _, rest = whole.partition(b"\n")
+        header: dict[str, Any] = json.loads(text)
+        ends = np.cumsum([0, *header["blobs"]]).tolist()
+        if ends[-1] != len(rest):
+            raise ValueError
+    except (zlib.error, ValueError, KeyError, TypeError, RecursionError):
+        raise ModelError(f"{path}: is damaged; send it again") from None
+    return header, [rest[start:end] for start, end in pairwise(ends)]
+
+
+def _content(path: Path) -> bytes:
+    if not path.is_file():
+        raise ModelError(f"{path}: no such file")
+    if path.stat().st_size > MAX_MODEL_BYTES:
+        raise ModelError(f"{path}: more than the {MAX_MODEL_BYTES} bytes that a model may have")
+    return path.read_bytes()

@@ -1,0 +1,358 @@
+"""Nested integer weights: the arithmetic, the fine-tuning, the files of each precision, and updates by difference."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from stick_frames import SIZE, stick_frames
+from synthetic import stick_robot
+
+from ropes_ros import encoder as encoder_module
+from ropes_ros.errors import ModelError, RopesError, TrainingError
+from ropes_ros.nested import (
+    ZERO,
+    byte_digits,
+    digit_values,
+    digits_a_byte,
+    pack,
+    slice_codes,
+    unpack,
+    values_of,
+)
+
+torch = pytest.importorskip("torch")
+onnx = pytest.importorskip("onnx")
+onnxruntime = pytest.importorskip("onnxruntime")
+
+from ropes_ros.bench.precision import amend_card
+from ropes_ros.bench.precision_targets import judge, nested_exact, size_shares
+from ropes_ros.dataset import FrameSet
+from ropes_ros.encoder import (
+    FRAMES_FILE,
+    PRECISION_FILES,
+    Encoder,
+    load_encoder,
+    read_frames,
+    shipped_model,
+    write_frames,
+)
+from ropes_ros.export import export, export_quantised
+from ropes_ros.learning.augmentation import to_input
+from ropes_ros.learning.calibrate import Calibrated
+from ropes_ros.learning.checkpoint import encoder_of, load_checkpoint, load_net
+from ropes_ros.learning.mixing import mix
+from ropes_ros.learning.qat import (
+    Lesson,
+    QuantiseConfig,
+    Quantised,
+    calibrations_of,
+    fine_tune,
+    prepare_lesson,
+    quantise,
+)
+from ropes_ros.learning.quantize import QuantisedNet, best_scale, size_share, sliced
+from ropes_ros.learning.train import TrainConfig, train
+from ropes_ros.learning.validation import prepare
+from ropes_ros.model_delivery import apply, difference
+from ropes_ros.onnx_weights import NestedWeight, replace_weights
+from ropes_ros.robot import load_robot
+
+CONFIG = TrainConfig(
+    image_size=SIZE, epochs=3, batch_size=64, occlusion=0.0, shift=0, span_s=4.0, precision="float32", seed=1
+)
+TUNING = QuantiseConfig(frames=600, steps=60, batch_size=64, occlusion=0.0, checks=3)
+CODES = np.arange(256, dtype=np.uint8)
+
+
+def paper(code: int, bits: int, *, extra: bool) -> int:
+    """The digit of the published slice, in whole numbers and halves up."""
+    step = 2 ** (8 - bits)
+    digit = (2 * code + step) // (2 * step)
+    return digit if extra else min(digit, 2**bits - 1)
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+@pytest.mark.parametrize("extra", [False, True])
+def test_slices_are_the_published_function_of_the_codes(bits: int, extra: bool) -> None:
+    extra = extra and bits < 8
+    digits = slice_codes(CODES, bits, extra=extra)
+    assert digits.tolist() == [paper(code, bits, extra=extra) for code in range(256)]
+    assert set(digits.tolist()) == set(range(values_of(bits, extra=extra)))
+    worth = digit_values(bits, extra=extra)[digits]
+    assert np.abs(worth - (CODES.astype(int) - ZERO)).max() <= 2 ** (8 - bits)
+    scale = torch.tensor([0.5])
+    weight = torch.from_numpy((CODES.astype(np.float32) - ZERO)[None]) * 0.5
+    torch.testing.assert_close(sliced(weight, scale, bits, extra=extra)[0], torch.from_numpy(worth) * 0.5)
+
+
+@pytest.mark.parametrize("values", [2, 3, 4, 5, 16, 17, 256])
+def test_packed_digits_come_back(values: int) -> None:
+    digits = np.random.default_rng(values).integers(0, values, (7, 31)).astype(np.uint8)
+    packed = pack(digits, values)
+    assert len(packed) == -(-digits.size // digits_a_byte(values))
+    assert values ** digits_a_byte(values) <= 256 < values ** (digits_a_byte(values) + 1)
+    np.testing.assert_array_equal(unpack(packed, values, digits.size), digits.reshape(-1))
+    np.testing.assert_array_equal(byte_digits(values)[packed[0]], digits.reshape(-1)[: digits_a_byte(values)])
+
+
+def test_gradients_pass_the_rounding_and_stop_at_the_clamp() -> None:
+    weight = torch.tensor([[0.1, -0.2, 5.0]], requires_grad=True)
+    sliced(weight, torch.tensor([0.01]), 2).sum().backward()
+    assert weight.grad is not None and weight.grad.tolist() == [[1.0, 1.0, 0.0]]
+
+
+def test_a_scale_for_two_bits_is_not_that_of_the_largest_weight() -> None:
+    weight = torch.randn(4, 500, generator=torch.Generator().manual_seed(0))
+    plain = weight.abs().amax(dim=1) / (ZERO - 1)
+    chosen = best_scale(weight, {2: 1.0})
+    assert (chosen < 0.8 * plain).all()
+    assert (sliced(weight, chosen, 2) - weight).square().mean() < (sliced(weight, plain, 2) - weight).square().mean()
+
+
+@pytest.mark.parametrize("bits, extra", [(8, False), (4, False), (2, False), (2, True)])
+def test_a_stored_weight_runs_as_what_it_stands_for(bits: int, extra: bool) -> None:
+    rng = np.random.default_rng(bits)
+    for shape in ((5, 7), (4, 3, 3, 3)):
+        codes, scale = rng.integers(0, 256, shape).astype(np.uint8), rng.random(shape[0]).astype(np.float32)
+        weight = NestedWeight(codes, scale, bits, extra, folded=True)
+        whole = onnx.numpy_helper.from_array(np.zeros(shape, np.float32), "w")
+        given = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["n"])
+        out = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, None)
+        graph = onnx.helper.make_graph([onnx.helper.make_node("Add", ["w", "x"], ["y"])], "g", [given], [out], [whole])
+        model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
+        replace_weights(model, {"w": weight})
+        session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+        (found,) = session.run(None, {"x": np.zeros(1, np.float32)})
+        np.testing.assert_allclose(found, weight.values(), rtol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def preset(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("robot")
+    stick_robot(folder)
+    return str(folder / "robot.yaml")
+
+
+@pytest.fixture(scope="module")
+def frames(preset: str) -> FrameSet:
+    robot = load_robot(preset)
+    return replace(stick_frames(1100), home=robot.home, half_range=robot.half_range)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(frames: FrameSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train(frames, tmp_path_factory.mktemp("float"), config=CONFIG).checkpoint
+
+
+@pytest.fixture(scope="module")
+def quantised(frames: FrameSet, checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Quantised:
+    def plans(net: QuantisedNet, lesson: Lesson) -> dict[str, dict[str, int]]:
+        return {"mixed": mix(net, lesson.judge, size=0.5 * (size_share(net, 8) + size_share(net, 2))).plan}
+
+    return quantise(frames, checkpoint, tmp_path_factory.mktemp("int8"), config=TUNING, plans=plans)
+
+
+@pytest.fixture(scope="module")
+def family(
+    frames: FrameSet, checkpoint: Path, quantised: Quantised, preset: str, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A model's folder with all precisions."""
+    folder = tmp_path_factory.mktemp("family")
+    export(checkpoint, folder, robot=preset, frames=np.stack([frames.images[number] for number in range(0, 800, 100)]))
+    export_quantised(quantised.checkpoint, folder, robot=preset)
+    return folder
+
+
+def test_fine_tuning_helps_two_bits_and_keeps_the_weights_nested(frames: FrameSet, checkpoint: Path) -> None:
+    content = load_checkpoint(checkpoint)
+    split = prepare(frames, span_s=CONFIG.span_s, seed=CONFIG.seed).split
+    lesson = prepare_lesson(load_net(content), frames, split, TUNING)
+    before = fine_tune(lesson, replace(TUNING, steps=0)).net
+    tuned = fine_tune(lesson, TUNING)
+    assert lesson.judge(tuned.net, 2) < lesson.judge(before, 2) - 0.02
+    assert min(tuned.history) < tuned.history[0]
+    for bits in (4, 2):
+        tuned.net.serve(bits)
+        for name, layer in tuned.net.layers().items():
+            codes, scale = layer.codes().numpy(), layer.log_scale.exp()
+            served = digit_values(layer.bits)[slice_codes(codes, layer.bits)]
+            unit = scale.reshape(-1, *[1] * (codes.ndim - 1)).numpy()
+            np.testing.assert_array_equal(layer.served().numpy(), served * unit)
+            assert layer.bits == (8 if name in tuned.net.sheltered() else bits)
+
+
+def test_every_precision_runs_as_torch_says_and_is_calibrated(
+    family: Path, quantised: Quantised, frames: FrameSet
+) -> None:
+    """The exported graph beside the network with its rounding, on frames that were not stored."""
+    content = load_checkpoint(quantised.checkpoint)
+    net = load_net(content)
+    assert isinstance(net, QuantisedNet)
+    calibrations = calibrations_of(content)
+    pictures = np.stack([frames.images[number] for number in range(50, 90)])
+    for name in ("int8", "int4", "int2", "mixed"):
+        found = Encoder(family, precision=name).run(pictures)
+        net.serve(content["precisions"][name])
+        with torch.no_grad():
+            said = net(to_input(pictures))
+            angle, std = Calibrated(calibrations[name])(said.angle, said.log_std)
+        position = np.asarray(frames.home) + np.asarray(frames.half_range) * angle.numpy()
+        off = np.abs(found.position - position) / found.std
+        assert off.max() < 0.1 and np.median(off) < 0.01
+        np.testing.assert_allclose(found.std, np.asarray(frames.half_range) * std.numpy(), rtol=0.05)
+        assert 0.2 < np.median(found.novelty) < 1.5
+
+
+def test_bytes_and_cards_follow_the_bits(family: Path, quantised: Quantised) -> None:
+    net = load_net(load_checkpoint(quantised.checkpoint))
+    assert isinstance(net, QuantisedNet)
+    shares = [size_share(net, bits) for bits in (8, 4, 2)]
+    assert shares == sorted(shares, reverse=True) and shares[0] < 0.27
+    sizes = [(family / PRECISION_FILES[name]).stat().st_size for name in ("int8", "int4", "int2")]
+    assert sizes == sorted(sizes, reverse=True)
+    card = (family / "card.md").read_text()
+    assert all(f"SHA-256 of {file}: `" in card for file in PRECISION_FILES.values())
+    plan = load_checkpoint(quantised.checkpoint)["precisions"]["mixed"]
+    assert len(set(plan.values())) > 1 and size_share(net, plan) <= 0.5 * (shares[0] + shares[2])
+
+
+def test_a_precision_that_is_not_there_or_was_changed_is_refused(family: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(family, folder)
+    assert Encoder(folder, precision="auto").precision == "int8"
+    (folder / "model.onnx").unlink()  # a small robot need not hold the large file
+    assert Encoder(folder, precision="int2").half_loss is not None
+    (folder / PRECISION_FILES["int4"]).unlink()
+    with pytest.raises(ModelError, match=r"model.int4.onnx: no such model; make an int4 version with `ropes export`"):
+        Encoder(folder, precision="int4")
+    pictures = read_frames(folder, SIZE)
+    write_frames(folder, pictures[::-1])
+    with pytest.raises(ModelError, match=r"was exported beside another frames.png"):
+        Encoder(folder, precision="int8")
+
+
+def test_auto_goes_on_with_fp32_where_integers_are_off(
+    family: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(encoder_module, "HALF_POSITION", -1.0)
+    assert Encoder(family, precision="auto", say=said.append).precision == "fp32"
+    assert len(said) == 1 and said[0].endswith("fp32 is taken")
+
+
+def test_updates_send_residual_bits_and_are_verified(family: Path, tmp_path: Path) -> None:
+    sent = tmp_path / "sent"
+    for old, new in (("int2", "int4"), ("int4", "int8"), ("int2", "int8"), ("int8", "int2")):
+        robot = tmp_path / f"{old}-{new}"
+        robot.mkdir()
+        for file in (PRECISION_FILES[old], FRAMES_FILE):
+            shutil.copy(family / file, robot)
+        whole = (family / PRECISION_FILES[new]).read_bytes()
+        size = difference(family / PRECISION_FILES[old], family / PRECISION_FILES[new], sent)
+        assert size < 0.8 * len(whole)
+        made = apply(robot / PRECISION_FILES[old], sent)
+        assert made.read_bytes() == whole
+        assert load_encoder(robot, precision=new).precision == new
+    with pytest.raises(ModelError, match=r"was made from model.int8.onnx with SHA-256"):
+        apply(family / PRECISION_FILES["int4"], sent, tmp_path / "nowhere")
+    content = sent.read_bytes()
+    for damaged in (content[:-20], content[: len(content) // 2], b"else" + content):
+        sent.write_bytes(damaged)
+        with pytest.raises(ModelError, match=r"is damaged|is no difference"):
+            apply(family / PRECISION_FILES["int8"], sent, tmp_path / "nowhere")
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_a_float_checkpoint_has_no_integer_precisions(
+    checkpoint: Path, quantised: Quantised, family: Path, preset: str
+) -> None:
+    with pytest.raises(TrainingError, match=r"no integer weights: make one that has with `ropes quantize`"):
+        export_quantised(checkpoint, family, robot=preset)
+    with pytest.raises(TrainingError, match=r"this checkpoint has integer weights: name the one"):
+        encoder_of(load_checkpoint(quantised.checkpoint))
+    with pytest.raises(TrainingError, match=r"has integer weights"):
+        export(quantised.checkpoint, family, robot=preset)
+
+
+def test_a_mix_keeps_to_its_budget(quantised: Quantised) -> None:
+    """With a loss that counts a layer's missing bits, the layer that costs least for its bytes is cut first."""
+    net = load_net(load_checkpoint(quantised.checkpoint))
+    assert isinstance(net, QuantisedNet)
+
+    def loss(of: QuantisedNet, precision: object) -> float:
+        plan = of.plan(precision)  # type: ignore[arg-type]
+        return 1.0 + sum(8 - bits for bits in plan.values())
+
+    least = size_share(net, 2)
+    found = mix(net, loss, size=least)
+    assert found.size == pytest.approx(least) and found.plan == net.plan(2)
+    assert mix(net, loss, loss=1.0).plan == net.plan(8)
+    with pytest.raises(TrainingError, match=r"with the fewest bits they take"):
+        mix(net, loss, size=0.5 * least)
+    with pytest.raises(TrainingError, match=r"one budget"):
+        mix(net, loss)
+
+
+def test_a_weight_that_is_not_the_slice_is_found(family: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(family, folder)
+    assert nested_exact(folder)
+    net_shares, model = size_shares(folder), onnx.load(str(folder / PRECISION_FILES["int2"]))
+    assert net_shares["int8"] > net_shares["int4"] > net_shares["int2"] > 1.0 / 16.0
+    packed = next(tensor for tensor in model.graph.initializer if tensor.name == "net.inner.hidden.1.weight.packed")
+    packed.raw_data = bytes([packed.raw_data[0] ^ 1]) + packed.raw_data[1:]
+    onnx.save(model, str(folder / PRECISION_FILES["int2"]))
+    assert not nested_exact(folder)
+
+
+def test_targets_are_ratios_to_fp32_of_the_same_run() -> None:
+    def row(error: float, latency: float) -> dict[str, float]:
+        return {"mean_joint_mae_deg": error, "mcc": 0.99, "bytes": 1.0, "latency_ms_p50": latency}
+
+    figures = {"fp32": row(2.0, 2.0), "int8": row(2.03, 1.7), "int4": row(2.3, 2.0), "int2": row(2.9, 2.0)}
+    shares = {"int8": 0.25, "int4": 0.14, "int2": 0.09}
+    judged = judge(figures, shares, exact=True, nested=[2.9, 3.0], alone=[2.8, 3.0])
+    reached = {entry.name: entry.reached for entry in judged}
+    assert reached == {
+        "int8_error_ratio": True,
+        "int4_error_ratio": False,
+        "int2_error_ratio": True,
+        "int8_weights_share": True,
+        "int4_weights_share": True,
+        "int2_weights_share": True,
+        "int2_error_deg": True,
+        "int8_latency_ratio": False,
+        "nested_exact": True,
+    }
+    unmeasured = judge({}, {}, exact=None, nested=[], alone=[])
+    assert all(entry.reached is None for entry in unmeasured) and len(unmeasured) == len(judged)
+
+
+def test_a_card_takes_the_newest_table(family: Path, tmp_path: Path) -> None:
+    card = tmp_path / "card.md"
+    shutil.copy(family / "card.md", card)
+    clean = {"mean_joint_mae_deg": 1.234, "mcc": 0.99, "tip_error_mm_median": 5.0}
+    costs = {"bytes": 2_500_000, "load_s": 0.1, "latency_ms_p50": 1.5, "latency_ms_p99": 2.0, "cpu_ms": 1.4}
+    result = {
+        "rows": {"int8": {"accuracy": {"clean": clean}, **costs, "memory_mb": 40.0}},
+        "settings": {"conditions": ("clean",)},
+    }
+    amend_card(card, result)
+    result["rows"]["int4"] = result["rows"].pop("int8")
+    amend_card(card, result)
+    text = card.read_text()
+    assert text.startswith((family / "card.md").read_text().rstrip("\n"))
+    assert "| int4 | 1.23 | 0.990 | 5.0 | 2.50 | 0.10 | 1.50 | 2.00 | 1.40 | 40 |" in text and "| int8 |" not in text
+    with pytest.raises(RopesError, match=r"no such card"):
+        amend_card(tmp_path / "absent.md", result)
+
+
+def test_the_shipped_model_has_its_precisions() -> None:
+    assert nested_exact(shipped_model("arm6"))
+    for name in ("int8", "int4", "int2"):
+        loss = Encoder(shipped_model("arm6"), precision=name).half_loss
+        assert loss is not None and loss.position < 0.25
