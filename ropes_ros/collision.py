@@ -265,6 +265,7 @@ class Shapes:
     def _pairs(self) -> Iterator[tuple[int, int]]:
         """Pairs of shapes that may move towards each other and must not touch."""
         parents = dict(zip(self._robot.links, self._robot.link_parents, strict=True))
+        parents[self._model.frames[0].name] = -1  # of what stands in the world of an MJCF file: its floor, a table
         joint = [shape.parentJoint for shape in self._exact.geometryObjects]
         for a, b in itertools.combinations(range(len(self._links)), 2):
             one, other = self._links[a], self._links[b]
@@ -441,6 +442,9 @@ def _geometry(robot: Robot, kind: Any) -> Any:
             locked = [whole.getJointId(name) for name in list(whole.names)[1:] if name not in robot.joint_names]
             if locked:
                 _, shapes = pinocchio.buildReducedModel(whole, shapes, locked, pinocchio.neutral(whole))
+            for shape in shapes.geometryObjects:
+                if shape.parentFrame >= robot.model.nframes:  # the reduction loses what stands in the world
+                    shape.parentFrame = 0
             return shapes
         root = robot_element(robot)
         for mesh in root.iter("mesh"):

@@ -178,7 +178,8 @@ class Estimation:
                 return None
             if self._is_identical(data):
                 self.counters.identical += 1
-                self._refuse("FROZEN: the picture is the one before in every byte; is the camera stuck?")
+                if not self._novel:  # the same picture is as novel as before
+                    self._refuse("FROZEN: the picture is the one before in every byte; is the camera stuck?")
                 return None
             estimate = self._used.run(read())
             self.last = estimate
@@ -186,6 +187,7 @@ class Estimation:
                 raise RopesError("the model's estimate is not a number; export the model again, or take another")
             if self._is_novel(float(estimate.novelty[0])):
                 self.counters.novel += 1
+                self._refused = None
                 return None
             return self._filtered(stamp_ns, now_ns, estimate, late)
         except RopesError as error:
@@ -238,7 +240,7 @@ class Estimation:
         trouble = self._trouble
         if unheard > self.settings.stale_after:
             return State.STALE, f"no frame on {self._source} for {unheard:.1f} s"
-        if self._novel:
+        if self._novel and self._refused is None:
             return State.NOVEL, "the image is unlike the training frames; nothing is published"
         asked, refused = self._asked_s, self._refused
         if asked is not None and now - asked > self.settings.stale_after:

@@ -32,8 +32,9 @@ class JointMetrics(NamedTuple):
             (the permutation is known from the commands, so none is searched for).
         r2: Mean over joints of the explained variance 1 - SSE/SST of the estimate as it is, without a fit.
         correlation: |correlation| per joint, float64 [J].
-        mae_deg: Mean absolute error per joint in degrees, float64 [J].
-        mean_mae_deg: Its mean over joints.
+        mae: Mean absolute error per joint, float64 [J], rad (m of a prismatic joint).
+        mae_deg: The same in degrees; not a number for prismatic joints.
+        mean_mae_deg: Its mean over joints that turn; not a number without any.
         tip_error_mm_median: Median distance between the tips of estimate and truth by forward kinematics, mm.
         tip_error_mm: All of those distances, float64 [N].
     """
@@ -41,6 +42,7 @@ class JointMetrics(NamedTuple):
     mcc: float
     r2: float
     correlation: NDArray[np.float64]
+    mae: NDArray[np.float64]
     mae_deg: NDArray[np.float64]
     mean_mae_deg: float
     tip_error_mm_median: float
@@ -79,17 +81,28 @@ def joint_metrics(robot: Robot, estimate: NDArray[np.floating], truth: NDArray[n
     moving = real.std(axis=0) > STILL_SHARE * robot.half_range
     correlation[~moving] = np.nan
     explained = r2(guess[:, moving], real[:, moving])
-    mae = np.degrees(np.abs(guess - real).mean(axis=0))
+    mae = np.abs(guess - real).mean(axis=0)
+    turning = np.array([not joint.prismatic for joint in robot.joints])
+    mae_deg = np.where(turning, np.degrees(mae), np.nan)
     tip = 1000.0 * np.linalg.norm(robot.fk(guess)[0] - robot.fk(real)[0], axis=-1)
     return JointMetrics(
         float(correlation[moving].mean()) if moving.any() else math.nan,
         float(explained.mean()) if moving.any() else math.nan,
         correlation,
         mae,
-        float(mae.mean()),
+        mae_deg,
+        float(mae_deg[turning].mean()) if turning.any() else math.nan,
         float(np.median(tip)),
         tip,
     )
+
+
+def mean_error_text(robot: Robot, mae: NDArray[np.float64]) -> str:
+    """The mean of errors [J] in rad (m) over the joints that turn, in degrees, and over those that slide, in mm."""
+    figures = robot.in_figures(mae)
+    units = dict.fromkeys(unit for _, unit in figures)
+    means = ((np.mean([value for value, own in figures if own == unit]), unit) for unit in units)
+    return ", ".join(f"{mean:.2f} {unit}" for mean, unit in means)
 
 
 def r2(estimate: NDArray[np.floating], truth: NDArray[np.floating]) -> NDArray[np.float64]:

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ropes_ros.errors import RuntimeSetupError
 from ropes_ros.evaluation import Evaluation
-from ropes_ros.html_page import embed, write_page
+from ropes_ros.html_page import embed, prepare_drawing, write_page
 from ropes_ros.overlay import Camera, draw_arm
 from ropes_ros.regimes import Schedule
 from ropes_ros.robot import Robot
@@ -68,11 +67,7 @@ def write_report(
     Raises:
         RuntimeSetupError: matplotlib is not installed.
     """
-    try:
-        import matplotlib
-    except ImportError:
-        raise RuntimeSetupError("matplotlib is not installed; run `pip install 'ropes_ros[train]'`") from None
-    matplotlib.use("Agg")
+    prepare_drawing("train")
     frames = _sample_sheet(robot, samples, camera)
     frames.savefig(path.with_name("frames.png"), dpi=100, bbox_inches="tight")
     sections = [
@@ -81,8 +76,8 @@ def write_report(
             "Frames with the estimated arm drawn over them",
             embed(frames, "white: forward kinematics of the estimate"),
         ),
-        ("Estimate against truth, per joint", embed(_scatter(robot, evaluation), "degrees; the line is the truth")),
-        ("Time series", embed(_series(robot, evaluation), f"the first {SERIES_S:.0f} s; degrees")),
+        ("Estimate against truth, per joint", embed(_scatter(robot, evaluation), "the line is the truth")),
+        ("Time series", embed(_series(robot, evaluation), f"the first {SERIES_S:.0f} s")),
         ("Tip error", embed(_tip_histogram(evaluation), "distance between the tips of estimate and truth")),
         ("Is the stated uncertainty true?", _uncertainty(robot, per_frame)),
         (
@@ -121,8 +116,8 @@ def main_rows(figures: Mapping[str, Any]) -> dict[str, str]:
     rows = {
         "mean correlation (MCC)": f"{figures['mcc']:.3f}",
         "R2": f"{figures['r2']:.3f}",
-        "mean joint error": f"{figures['mean_joint_mae_deg']:.1f} deg",
-        "error per joint": ", ".join(f"{value:.1f}" for value in figures["joint_mae_deg"]) + " deg",
+        "mean joint error": figures["mean_joint_error"],
+        "error per joint": ", ".join(figures["joint_errors"]),
         "median tip error": f"{figures['tip_error_mm_median']:.0f} mm",
         "frames offered": (
             f"{figures['frames_offered']}: {figures['estimates_published']} published, of which the figures above "
@@ -139,7 +134,7 @@ def main_rows(figures: Mapping[str, Any]) -> dict[str, str]:
     shipped = figures["shipped_model"]
     if shipped is not None:
         rows["the model that comes with ropes_ros"] = (
-            f"{shipped['mean_joint_mae_deg']:.1f} deg, {shipped['tip_error_mm_median']:.0f} mm, MCC "
+            f"{shipped['mean_joint_error']}, {shipped['tip_error_mm_median']:.0f} mm, MCC "
             f"{shipped['mcc']:.3f} on the same frames one by one, from more training and other recordings"
         )
     return rows
@@ -197,16 +192,17 @@ def _losses(figures: dict[str, Any]) -> str:
 
 def _uncertainty(robot: Robot, per_frame: Evaluation) -> str:
     """Stated and real errors per joint: 68 % and 95 % would lie within one and two std of Gaussian errors."""
-    found = np.degrees(np.sqrt(((per_frame.estimates.position - per_frame.truth) ** 2).mean(axis=0)))
-    stated = np.degrees(np.sqrt((per_frame.estimates.std**2).mean(axis=0)))
+    found = robot.in_figures(np.sqrt(((per_frame.estimates.position - per_frame.truth) ** 2).mean(axis=0)))
+    stated = robot.in_figures(np.sqrt((per_frame.estimates.std**2).mean(axis=0)))
     rows = "".join(
-        f"<tr><td>{html.escape(name)}</td><td>{stated[index]:.1f}</td><td>{found[index]:.1f}</td>"
+        f"<tr><td>{html.escape(name)}</td><td>{stated[index][0]:.1f} {stated[index][1]}</td>"
+        f"<td>{found[index][0]:.1f} {found[index][1]}</td>"
         f"<td>{per_frame.coverage['1'][index]:.0%}</td><td>{per_frame.coverage['2'][index]:.0%}</td></tr>"
         for index, name in enumerate(robot.joint_names)
     )
     novel = float((per_frame.estimates.novelty > 1.0).mean())
     return (
-        "<table><tr><th>joint</th><th>stated std, deg</th><th>RMS error, deg</th><th>within 1 std (68 %)</th>"
+        "<table><tr><th>joint</th><th>stated std</th><th>RMS error</th><th>within 1 std (68 %)</th>"
         f"<th>within 2 std (95 %)</th></tr>{rows}</table><p class='note'>Single frames, before filtering. Novelty is "
         f"above 1 in {novel:.1%} of these frames, and was in 1 % of the calibration frames.</p>"
     )
@@ -226,15 +222,22 @@ def _grid(count: int, width: float, height: float, columns: int = 3) -> tuple[Fi
     return figure, flat
 
 
+def _scale(robot: Robot) -> NDArray[np.float64]:
+    """Factors [J] from rad (m) to degrees (mm)."""
+    return np.array([joint.figures[1] for joint in robot.joints])
+
+
 def _scatter(robot: Robot, evaluation: Evaluation) -> Figure:
     figure, axes = _grid(len(robot.joints), 3.4, 3.2)
-    truth, guess = np.degrees(evaluation.truth), np.degrees(evaluation.estimates.position)
+    scale = _scale(robot)
+    truth, guess = scale * evaluation.truth, scale * evaluation.estimates.position
+    errors = robot.in_figures(evaluation.metrics.mae)
     for index, name in enumerate(robot.joint_names):
         low, high = truth[:, index].min(), truth[:, index].max()
         axes[index].plot([low, high], [low, high], color="0.4", linewidth=1)
         axes[index].scatter(truth[:, index], guess[:, index], s=3, alpha=0.4)
-        error, correlation = evaluation.metrics.mae_deg[index], evaluation.metrics.correlation[index]
-        axes[index].set_title(f"{name}: {error:.1f} deg, r {correlation:.3f}", fontsize=10)
+        (error, unit), correlation = errors[index], evaluation.metrics.correlation[index]
+        axes[index].set_title(f"{name} ({unit}): {error:.1f} {unit}, r {correlation:.3f}", fontsize=10)
     return figure
 
 
@@ -243,9 +246,10 @@ def _series(robot: Robot, evaluation: Evaluation) -> Figure:
     seconds = (evaluation.estimates.stamps_ns - evaluation.estimates.stamps_ns[0]) * 1e-9
     shown = seconds <= SERIES_S
     for index, name in enumerate(robot.joint_names):
-        axes[index].plot(seconds[shown], np.degrees(evaluation.truth[shown, index]), color="0.3", label="truth")
-        axes[index].plot(seconds[shown], np.degrees(evaluation.estimates.position[shown, index]), label="estimate")
-        axes[index].set_ylabel(name)
+        scale = _scale(robot)[index]
+        axes[index].plot(seconds[shown], scale * evaluation.truth[shown, index], color="0.3", label="truth")
+        axes[index].plot(seconds[shown], scale * evaluation.estimates.position[shown, index], label="estimate")
+        axes[index].set_ylabel(f"{name}, {robot.joints[index].figures[0]}")
     axes[0].legend(loc="upper right", ncols=2, fontsize=8)
     axes[-1].set_xlabel("s")
     return figure

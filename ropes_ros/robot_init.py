@@ -29,6 +29,10 @@ HALF_RANGE = 0.7
 """Half range in rad that is tried first, where the limits allow it."""
 SHARE_OF_LIMITS = 0.4
 """Share of the way between the limits that the half range is at most."""
+LEAST_HALF_RANGE = 1e-3
+"""Half range in rad or m below which a joint is not commanded."""
+FAR_M = 20.0
+"""A way from base to tip above which lengths are taken to be in another unit."""
 ACCELERATION_PER_SPEED = 2.0
 """1/s: what the acceleration is guessed from; half a second from rest to full speed."""
 MOST_ACCELERATION = 5.0
@@ -175,6 +179,14 @@ class _Draft:
             pair for pair in self._semantics.ignored if set(pair) <= set(self._links)
         )
         self._shrink()
+        self._check_size()
+
+    def _check_size(self) -> None:
+        """Note lengths that are hardly in metres."""
+        robot = Robot(self._preset(), self._path)
+        reach = float(np.linalg.norm(robot.fk(robot.home)[0]))
+        if reach > FAR_M:
+            self.notes.append(f"the tip is {reach:.0f} m from the base: are the description's lengths in millimetres?")
 
     def _check_link(self, link: str) -> str:
         if link not in self._links:
@@ -216,6 +228,8 @@ class _Draft:
                 if name in self._mimics:
                     raise RobotError(f"{self._urdf}: joint '{name}' follows another one (mimic): it takes no commands")
             chosen = list(wanted)
+            if len(set(chosen)) < len(chosen):
+                raise RobotError(f"--joints {','.join(chosen)}: name each joint once")
         else:
             chosen = [name for name in self._above(self._tip) if name not in self._mimics]
             chosen = [name for name in chosen if self._model.joints[self._model.getJointId(name)].nv == 1]
@@ -245,6 +259,11 @@ class _Draft:
             upper = float(self._model.upperPositionLimit[axis.idx_q])
             if not (math.isfinite(lower) and math.isfinite(upper) and lower < upper and upper - lower < 1e3):
                 raise RobotError(f"{self._urdf}: joint '{name}' has no limits: give it <limit lower upper>")
+            if SHARE_OF_LIMITS * (upper - lower) < LEAST_HALF_RANGE:
+                raise RobotError(
+                    f"{self._urdf}: joint '{name}' has limits {upper - lower:.3g} apart, too little to move: give"
+                    " others, or leave it out (--joints)"
+                )
             home = 0.5 * (lower + upper) if home is None else min(max(home, lower), upper)
         half = SHARE_OF_LIMITS * (upper - lower)
         if not prismatic:
@@ -370,7 +389,9 @@ class _Draft:
             lower, upper = entry["limits"]
             unit = entry["unit"]
             limits = "continuous" if entry["continuous"] else f"{lower:.4g} to {upper:.4g} {unit}"
-            speed = f"{entry['speed']:.4g} {unit}/s" if entry["has_speed"] else f"no speed limit: {unit}/s guessed"
+            speed = f"{entry['speed']:.4g} {unit}/s"
+            if not entry["has_speed"]:
+                speed = f"no speed limit: {speed} guessed"
             lines.append(f"  {quote(name)}: {_flow(preset['joints'][name])}  # {limits}, {speed}")
         if "collision" in preset:
             lines += ["", "# Links that may touch: their shapes overlap by design, or the SRDF says so.", "collision:"]
@@ -386,11 +407,11 @@ class _Draft:
 
 
 def _flow(value: Any) -> str:
-    return yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10_000).strip()
+    return yaml.safe_dump(value, default_flow_style=True, sort_keys=False, allow_unicode=True, width=10_000).strip()
 
 
 def _scalar(value: str) -> str:
-    return yaml.safe_dump(value, width=10_000).removesuffix("...\n").strip()
+    return yaml.safe_dump(value, allow_unicode=True, width=10_000).removesuffix("...\n").strip()
 
 
 def _read_srdf(path: Path) -> _Semantics:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import base64
 import html
 import math
-import os
 from pathlib import Path
 
 import cv2
@@ -13,11 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ropes_ros.collision import Examination, Swept
+from ropes_ros.html_page import picture, rows, write_page
 from ropes_ros.robot import Robot
 
-_STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:1080px;margin:2em auto;padding:0 1em;color:#222}
-table{border-collapse:collapse}td,th{padding:.25em .9em;border-bottom:1px solid #ddd;text-align:left}
-img{max-width:31%;margin-right:1.5%}.bad{color:#b00}.good{color:#070}p.note{color:#555}"""
 _EDGE = 420  # pixels of the longer edge of a picture
 VIEWS = {"from above": 2, "from the side": 1, "from the front": 0}
 """Pictures of what is swept, and the axis that each looks along."""
@@ -61,28 +57,22 @@ def write_robot_report(path: Path, robot: Robot, found: Examination, subject: st
         if found.findings
         else "<p class=good>Nothing is hit.</p>"
     )
-    rows = "".join(
-        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in joint_rows(robot, found)
-    )
-    pictures = ""
-    if found.swept is not None:
-        for name, axis in VIEWS.items():
-            done, data = cv2.imencode(".png", shadow(found.swept, axis))
-            assert done
-            text = base64.b64encode(data.tobytes()).decode()
-            pictures += f'<img alt="swept volume {name}" title="{name}" src="data:image/png;base64,{text}">'
     facts = "".join(f"<li>{html.escape(name)}: {html.escape(value)}</li>" for name, value in facts_of(found).items())
-    page = (
-        f"<!doctype html><meta charset=utf-8><title>{html.escape(robot.name)}</title><style>{_STYLE}</style>"
-        f"<h1>{html.escape(robot.name)}: {html.escape(subject)}</h1>{verdict}<ul>{facts}</ul>"
-        f"<h2>Swept volume</h2><p class=note>From above, from the side and from the front; a line every 0.1 m, the "
-        f"base link's origin in red.</p>{pictures}<h2>Joints</h2><table><tr>"
-        + "".join(f"<th>{html.escape(name)}</th>" for name in JOINT_COLUMNS)
-        + f"</tr>{rows}</table>"
-    )
-    temporary = path.with_name(path.name + ".partial")
-    temporary.write_text(page + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    sections = [("Joints", rows(JOINT_COLUMNS, joint_rows(robot, found)))]
+    if found.swept is not None:
+        note = (
+            "<p class=note>From above, from the side and from the front; a line every 0.1 m, the base link's origin in "
+            "red.</p>"
+        )
+        views = (picture(_png(shadow(found.swept, axis)), name, "32%") for name, axis in VIEWS.items())
+        sections.insert(0, ("Swept volume", note + " ".join(views)))
+    write_page(path, robot.name, f"{robot.name}: {subject}", f"{verdict}<ul>{facts}</ul>", sections)
+
+
+def _png(image: NDArray[np.uint8]) -> bytes:
+    done, data = cv2.imencode(".png", image)
+    assert done
+    return data.tobytes()
 
 
 JOINT_COLUMNS = ("joint", "commanded", "limits", "to the limits", "speed limit", "acceleration limit")

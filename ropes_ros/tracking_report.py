@@ -74,7 +74,7 @@ def tracking_report(
             worst = int(np.nanargmax(distance[joint]))
             sentences.append(
                 f"joint '{name}': the positions reached differ from those commanded by {mean[joint]:.2f} half ranges "
-                f"({np.degrees(mean[joint] * half_range[joint]):.1f} deg) in the mean, most at level "
+                "in the mean, most at level "
                 f"{level_ids[worst]}: it lagged, sagged, or did not execute its commands, and a model that was "
                 "trained on the commanded densities is wrong by as much; slow the schedule down or mend the controller"
             )

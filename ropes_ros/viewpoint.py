@@ -16,6 +16,10 @@ Pose = tuple[NDArray[np.float64], NDArray[np.float64]]
 """Position, float64 [3], m, and orientation, unit quaternion xyzw, float64 [4]."""
 
 
+MOST_FRAMES = 10_000
+"""Frames that are kept of `/tf_static`, where anyone may publish; a whole humanoid has some hundred."""
+
+
 class StaticFrames:
     """The transforms of `/tf_static`, as far as they were heard."""
 
@@ -42,6 +46,8 @@ class StaticFrames:
                 problems.append(f"from {parent[:80]!r} to {child[:80]!r} joins no two frames")
             elif not np.isfinite(position).all() or not np.isfinite(length) or length < 1e-6:
                 problems.append(f"from {parent[:80]!r} to {child[:80]!r} is not finite, or its quaternion is zero")
+            elif len(self._placed) >= MOST_FRAMES and child not in self._placed:
+                problems.append(f"of {child[:80]!r} is one more than the {MOST_FRAMES} frames that are kept")
             else:
                 place = pinocchio.XYZQUATToSE3(np.concatenate([position, quaternion / length]))
                 self._placed[child] = parent, place

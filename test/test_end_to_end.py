@@ -99,13 +99,13 @@ def assert_bag_tells_its_state(bag: Path) -> None:
 
 def test_demo_from_motion_to_report(rendering: None, tmp_path: Path) -> None:
     with ropes(
-        tmp_path, "demo", "--minutes", "1", "--epochs", "1", "--live", "5", "--seed", "3", "--out", tmp_path / "demo"
+        tmp_path, "demo", "--minutes", "2", "--epochs", "1", "--live", "5", "--seed", "3", "--out", tmp_path / "demo"
     ) as demo:
         assert demo.end(300) == 0, demo.out + demo.err
         assert demo.gone()
     figures = json.loads((tmp_path / "demo" / "report.json").read_text())
     assert {name: type(figures.get(name)) for name in FIGURES} == FIGURES
-    assert figures["frames_recorded"] > 1800 and figures["frames_dropped"] == 0
+    assert figures["frames_recorded"] + figures["frames_dropped"] > 3600 > 10 * figures["frames_dropped"]
     assert figures["estimates_published"] > 0
     parts = (figures[name] for name in ("estimates_published", "frames_novel", "frames_lost"))
     assert figures["frames_offered"] == sum(parts)

@@ -132,6 +132,19 @@ def test_a_lasting_novelty_stays_novel_until_frames_stop() -> None:
     assert play.state is State.STALE and play.reason == "no frame on the camera's topic for 0.6 s"
 
 
+def test_a_frame_that_is_refused_after_a_novel_one_is_the_reason() -> None:
+    """Whoever reads the state would look for what is new in the picture, where the camera sends no pictures."""
+    play = Play()
+    play.run(20)
+    play.model.novelty = 9.0
+    assert play.show() is None and play.state is State.NOVEL
+    for _ in range(20):
+        assert play.show(broken="the camera sends rubbish") is None
+    assert play.state is State.STALE and "the camera sends rubbish" in play.reason
+    play.model.novelty = 1.4  # known would be 1.2: it is still novel
+    assert play.show() is None and play.state is State.NOVEL
+
+
 def test_nothing_is_stale_before_its_time_and_recovery_is_at_once() -> None:
     play = Play(stale_after=0.5)
     assert play.state is State.OK

@@ -307,6 +307,7 @@ def test_what_cannot_be_loaded_ends_the_process_with_one_line(
         "was trained for robot 'arm6', not 'stick'": {**good, "robot": str(tmp_path / "robot.yaml")},
         "a GPU was required": {**good, "require_gpu": True},
         "'no topic'": {**good, "image_topic": "no topic"},
+        "image_topic is empty": {**good, "image_topic": ""},
     }
     if "CUDAExecutionProvider" in Encoder(tiny_model).providers:
         del cases["a GPU was required"]

@@ -15,6 +15,7 @@ from ropes_ros.metrics import (
     joint_metrics,
     keypoint_distances,
     keypoint_links,
+    mean_error_text,
     r2,
     tip_rotation_error_deg,
 )
@@ -159,3 +160,21 @@ def test_scores_and_errors_must_be_numbers() -> None:
 def test_shapes_must_agree(robot: Robot, truth: np.ndarray) -> None:
     with pytest.raises(ValueError, match="one shape"):
         joint_metrics(robot, truth[:10], truth)
+
+
+def test_errors_of_prismatic_joints_are_millimetres_and_no_part_of_a_mean_in_degrees(tmp_path: Path) -> None:
+    """Half a centimetre on a rail is not 0.3 degrees."""
+    urdf = """<robot name="rail"><link name="base"/><link name="cart"/><link name="arm"/>
+      <joint name="slide" type="prismatic"><parent link="base"/><child link="cart"/><axis xyz="1 0 0"/>
+        <limit lower="-1" upper="1" velocity="1" effort="1"/></joint>
+      <joint name="turn" type="revolute"><parent link="cart"/><child link="arm"/><axis xyz="0 0 1"/>
+        <limit lower="-1" upper="1" velocity="1" effort="1"/></joint></robot>"""
+    (tmp_path / "rail.urdf").write_text(urdf)
+    joint = {"home": 0.0, "half_range": 0.5, "max_acceleration": 1.0}
+    preset = {"name": "rail", "urdf": "rail.urdf", "base_link": "base", "tip_link": "arm"}
+    robot = Robot({**preset, "joints": {"slide": joint, "turn": joint}}, tmp_path / "robot.yaml")
+    truth = np.random.default_rng(0).uniform(-0.4, 0.4, (50, 2))
+    metrics = joint_metrics(robot, truth + np.array([0.005, np.radians(2.0)]), truth)
+    assert [(round(value, 6), unit) for value, unit in robot.in_figures(metrics.mae)] == [(5.0, "mm"), (2.0, "°")]
+    assert mean_error_text(robot, metrics.mae) == "5.00 mm, 2.00 °"
+    assert metrics.mean_mae_deg == pytest.approx(2.0) and np.isnan(metrics.mae_deg[0])

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ropes_ros.errors import RopesError
 from ropes_ros.overlay import STATE_COLOURS, Camera, Distortion, draw_arm, draw_estimate
 from ropes_ros.robot import Robot, load_robot
-from ropes_ros.viewpoint import StaticFrames, camera_of
+from ropes_ros.viewpoint import MOST_FRAMES, StaticFrames, camera_of
 
 MATRIX = np.array([[100.0, 0.0, 50.0], [0.0, 100.0, 40.0], [0.0, 0.0, 1.0]])
 FORWARD = np.array([-0.5, 0.5, -0.5, 0.5])
@@ -240,6 +240,16 @@ def test_transforms_that_are_none_are_refused_and_others_kept(bad: Any) -> None:
         frames.add([bad, transform("base", "good", (0, 0, 1))])
     assert frames.pose("base", "camera") is None
     assert frames.pose("base", "good") is not None
+
+
+def test_frames_without_end_take_no_memory_without_end() -> None:
+    frames = StaticFrames()
+    frames.add([transform("base", "camera", (1, 0, 0))])
+    frames.add([transform("base", f"frame{number}") for number in range(MOST_FRAMES - 1)])
+    with pytest.raises(RopesError, match="one more than"):
+        frames.add([transform("base", "another"), transform("base", "camera", (2, 0, 0))])
+    assert frames.pose("base", "another") is None
+    np.testing.assert_allclose((frames.pose("base", "camera") or (None,))[0], [2, 0, 0])
 
 
 def info(**changes: Any) -> Any:

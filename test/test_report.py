@@ -28,6 +28,8 @@ FIGURES: dict[str, Any] = {
     "r2": 0.912,
     "joint_mae_deg": [1.1, 2.2, 3.3, 4.4, 5.5, 6.6],
     "mean_joint_mae_deg": 3.9,
+    "joint_errors": ["1.1 °", "2.2 °", "3.3 °", "4.4 °", "5.5 °", "6.6 °"],
+    "mean_joint_error": "3.85 °",
     "tip_error_mm_median": 23.4,
     "frames_offered": 150,
     "estimates_published": 140,
@@ -38,7 +40,7 @@ FIGURES: dict[str, Any] = {
     "estimate_latency_ms_p99": 45.6,
     "coverage_1_std": [0.61, 0.62, 0.63, 0.64, 0.65, 0.66],
     "coverage_2_std": [0.91, 0.92, 0.93, 0.94, 0.95, 0.96],
-    "shipped_model": {"mcc": 0.995, "mean_joint_mae_deg": 2.2, "tip_error_mm_median": 14.0},
+    "shipped_model": {"mcc": 0.995, "mean_joint_error": "2.20 °", "tip_error_mm_median": 14.0},
     "pose_labels_used": 0,
     "supervision": "the commanded levels; no measured pose",
     "level_label_noise": 0.164,
@@ -102,7 +104,7 @@ def test_every_figure_has_a_readable_name(written: str) -> None:
     assert set(main_rows(FIGURES)) < set(rows)
     shown = " ".join(rows.values())
     for figure in (
-        *("0.987", "0.912", "1.1, 2.2", "6.6 deg", "23 mm", "12.5 / 45.6 ms", "1801 / 2", "61%, 62%", "95%, 96%"),
+        *("0.987", "0.912", "1.1 °, 2.2 °", "6.6 °", "23 mm", "12.5 / 45.6 ms", "1801 / 2", "61%, 62%", "95%, 96%"),
         *("171 received", "0 out of order", "1.5 min", "numpy 2.4.6", "arm6"),
     ):
         assert figure in shown, figure

@@ -130,6 +130,77 @@ def test_a_xacro_file_is_expanded_beside_the_preset(tmp_path: Path) -> None:
     assert examine(robot).clearance_m is not None  # the meshes, relative to the xacro file, were found
 
 
+MJCF = """<mujoco model="slider">
+  <default><default class="rail"><joint range="0 0.2"/></default></default>
+  <worldbody>
+    <light pos="0 0 3"/><geom type="plane" size="1 1 0.1"/>
+    <body name="base" pos="0 0 0.1"><geom type="cylinder" size="0.05 0.1"/>
+      <body name="upper" pos="0 0 0.12"><joint name="turn" axis="0 0 1" range="-120 120"/>
+        <geom type="capsule" fromto="0 0 0.05 0 0 0.25" size="0.03"/>
+        <body name="fore" pos="0 0 0.35"><joint name="bend" axis="0 1 0" range="-90 90"/>
+          <geom type="capsule" fromto="0 0 0.02 0 0 0.25" size="0.03"/>
+          <body name="tool" pos="0 0 0.3"><joint name="slide" class="rail" type="slide" axis="0 0 1"/>
+            <geom type="box" size="0.02 0.02 0.02"/>
+            <body name="finger" pos="0 0 0.05"><joint name="grip" type="slide" axis="1 0 0" range="0 0.02"/>
+              <geom type="box" size="0.01 0.01 0.01"/></body></body></body></body></body>
+  </worldbody>
+  <actuator><position joint="turn"/></actuator>
+</mujoco>
+"""
+
+
+def test_a_robot_of_mujoco_is_drafted_checked_and_simulated(tmp_path: Path) -> None:
+    """With a floor in its world, an actuator and a gripper, as such files have; slides count in m, degrees or not."""
+    (tmp_path / "arm.xml").write_text(MJCF, encoding="utf-8")
+    path, robot, notes = init_robot(Sources(tmp_path / "arm.xml"), tmp_path / "out", tip="tool")
+    assert robot.joint_names == ("turn", "bend", "slide") and (robot.base_link, robot.tip_link) == ("base", "tool")
+    assert any("grip" in note for note in notes)
+    turn, _, slide = robot.joints
+    assert (turn.lower, turn.upper) == pytest.approx((-np.radians(120.0), np.radians(120.0)))
+    assert slide.prismatic and (slide.lower, slide.upper) == pytest.approx((0.0, 0.2))
+    assert slide.half_range == pytest.approx(0.08, abs=1e-3)
+    found = examine(robot)
+    assert not found.findings and found.swept is not None
+    assert found.clearance_m is not None and found.clearance_m > 0.1
+    table = '<geom name="table" type="box" size="1 1 0.1" pos="0.5 0 0.6"/><body name="base"'
+    (tmp_path / "table.xml").write_text(MJCF.replace('<body name="base"', table), encoding="utf-8")
+    path.write_text(path.read_text().replace("arm.xml", "table.xml"), encoding="utf-8")
+    assert {"universe", "fore"} in [set(finding.links) for finding in examine(load_robot(path)).findings]
+    pytest.importorskip("mujoco")
+    from ropes_ros.sim.arm import SimArm
+
+    arm = SimArm(robot, render=False)
+    target = robot.denormalise([0.5, -0.5, 0.5])
+    arm.step_to(1.0, lambda _: target)
+    np.testing.assert_allclose(arm.positions(), target, atol=1e-3)
+
+
+def test_what_no_robot_can_be_is_refused_or_noted(tmp_path: Path) -> None:
+    (tmp_path / "arm.xml").write_text('<mujoco><include file="other.xml"/></mujoco>', encoding="utf-8")
+    with pytest.raises(RobotError, match="includes other MJCF files"):
+        init_robot(Sources(tmp_path / "arm.xml"), tmp_path / "out")
+    with pytest.raises(RobotError, match="axis of joint 'turn' is zero"):
+        init_robot(sources(tmp_path, URDF.replace('xyz="0 0 1"/><limit velocity', 'xyz="0 0 0"/><limit velocity')),
+                   tmp_path / "out")
+    with pytest.raises(RobotError, match="'lift' has limits 1e-05 apart"):
+        init_robot(sources(tmp_path, URDF.replace('upper="0.2"', 'upper="0.00001"')), tmp_path / "out")
+    with pytest.raises(RobotError, match="name each joint once"):
+        init_robot(sources(tmp_path), tmp_path / "out", joints=["turn", "bend", "turn"])
+    large = URDF.replace('xyz="0 0 0.25"', 'xyz="0 0 250"').replace('size="0.06 0.06 0.2"', 'size="60 60 200"')
+    _, _, notes = init_robot(sources(tmp_path, large), tmp_path / "large")
+    assert any("millimetres?" in note for note in notes)
+
+
+def test_links_without_mass_can_be_simulated(tmp_path: Path) -> None:
+    """No link of this description has one, as of many that are drawn for looks alone."""
+    pytest.importorskip("mujoco")
+    from ropes_ros.sim.arm import SimArm
+
+    bare = URDF.replace(BODY, "", 3)
+    _, robot, _ = init_robot(sources(tmp_path, bare), tmp_path / "out")
+    assert SimArm(robot, render=False).positions() == pytest.approx(robot.home)
+
+
 def test_the_command_line_says_what_is_wrong_with_its_options(tmp_path: Path) -> None:
     sources(tmp_path)
     done = CliRunner().invoke(app, ["robot", "init", str(tmp_path / "arm.urdf"), "--package-dir", "arms"])

@@ -20,7 +20,7 @@ from ropes_ros.sim.arm import SimArm
 from ropes_ros.sim.following import Faults, follow
 from ropes_ros.sim.look import PLAIN, Look, Patch, Solid
 from ropes_ros.sim.scene import mujoco
-from ropes_ros.trajectory import TrajectoryBuffer
+from ropes_ros.trajectory import MOST_POINTS, TrajectoryBuffer
 
 SECOND = 1_000_000_000
 
@@ -452,6 +452,19 @@ def test_a_new_chunk_replaces_what_follows_its_first_point_and_nothing_before():
     assert commands.sample(3 * SECOND // 2) == pytest.approx(0.5)
     assert commands.sample(3 * SECOND) == pytest.approx(1.0)
     assert commands.end_ns == 4 * SECOND
+
+
+def test_points_ahead_of_the_clock_do_not_pile_up_without_end():
+    """A publisher whose stamps run ahead: what is known stays, and memory does not grow."""
+    commands = buffer()
+    each = MOST_POINTS // 4
+    for chunk in range(4):
+        commands.add([chunk * SECOND + i for i in range(each)], column(*[chunk] * each), None, now_ns=0)
+    with pytest.raises(RobotError, match="ahead of the present time"):
+        commands.add([5 * SECOND, 6 * SECOND], column(1.0, 1.0), None, now_ns=0)
+    assert commands.sample(7 * SECOND) == 2.0  # 3 rad, clipped: the last chunk that was taken
+    commands.add([5 * SECOND, 6 * SECOND], column(1.0, 1.0), None, now_ns=2 * SECOND)
+    assert commands.sample(7 * SECOND) == 1.0
 
 
 def test_a_chunk_that_comes_after_the_end_starts_from_where_the_arm_was_told_to_be():

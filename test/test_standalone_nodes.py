@@ -216,6 +216,18 @@ def test_mistakes_on_the_command_line_are_told_in_one_line(
     assert not any("Traceback" in line for line in child.errors)
 
 
+@pytest.mark.parametrize("period", ["0.0", "-1.0", ".nan"])
+def test_diagnostics_of_no_period_are_refused(domain: int, period: str) -> None:
+    from rclpy.exceptions import InvalidParameterValueException
+
+    from ropes_ros.standalone.diagnostics import Updater
+
+    with node("tester", "--ros-args", "-p", f"diagnostic_updater.period:={period}") as me, pytest.raises(
+        InvalidParameterValueException, match=r"diagnostic_updater\.period"
+    ):
+        Updater(me)
+
+
 def test_setting_parameters_asks_ranges_types_and_callbacks(domain: int) -> None:
     from rcl_interfaces.msg import IntegerRange, ParameterDescriptor, SetParametersResult
     from rclpy.exceptions import (

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ropes_ros.cli.learn import cache_dir, need
+from ropes_ros.cli.learn import cache_dir
 from ropes_ros.cli.output import Json, TopicsOption, console, print_json, print_table, topics_by_role
 from ropes_ros.errors import TrainingError
+from ropes_ros.optional import need
 
 if TYPE_CHECKING:
     from ropes_ros.bags import Bag
@@ -26,7 +27,7 @@ def compare(
     as_json: Json = False,
 ) -> None:
     """Choose among trained networks without a measured pose: the lowest regime loss on frames that none has seen."""
-    need("torch", "train")
+    need("torch", extra="train")
     import numpy as np
 
     from ropes_ros.bags import open_bag

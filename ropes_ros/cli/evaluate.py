@@ -24,7 +24,11 @@ from ropes_ros.errors import RopesError
 if TYPE_CHECKING:
     from ropes_ros.encoder import Encoder
     from ropes_ros.evaluation import Evaluation
+    from ropes_ros.robot import Robot
     from ropes_ros.tracking_report import TrackingReport
+
+_ERROR_KEYS = {"°": "mae_deg", "mm": "mae_mm"}
+"""Keys of a joint's error in JSON, by its unit."""
 
 
 def evaluate(
@@ -71,19 +75,21 @@ def _on_bag(encoder: Encoder, bag: Path, robot: str | None, topics: dict[str, st
     import numpy as np
 
     from ropes_ros.evaluation import evaluate as evaluate_model
-    from ropes_ros.robot import load_robot
+    from ropes_ros.robot import bundled_robot, load_robot
 
-    arm = None if robot is None else load_robot(robot)
+    arm = bundled_robot(encoder.info.robot) if robot is None else load_robot(robot)
     result = evaluate_model(encoder, bag, arm, topics=topics)
     metrics = result.metrics
     joints = [
         {
             "name": name,
-            "mae_deg": float(metrics.mae_deg[index]),
+            _ERROR_KEYS[unit]: error,
             "correlation": float(metrics.correlation[index]),
             **{f"within_{sigmas}_std": float(share[index]) for sigmas, share in result.coverage.items()},
         }
-        for index, name in enumerate(encoder.info.joint_names)
+        for index, (name, (error, unit)) in enumerate(
+            zip(encoder.info.joint_names, arm.in_figures(metrics.mae), strict=True)
+        )
     ]
     tip_90 = float(np.percentile(metrics.tip_error_mm, 90))
     if as_json:
@@ -94,7 +100,7 @@ def _on_bag(encoder: Encoder, bag: Path, robot: str | None, topics: dict[str, st
                 "in_sample": result.in_sample,
                 "mcc": metrics.mcc,
                 "r2": metrics.r2,
-                "mean_mae_deg": metrics.mean_mae_deg,
+                "mean_mae_deg": _known(metrics.mean_mae_deg),
                 "tip_error_mm_median": metrics.tip_error_mm_median,
                 "tip_error_mm_90": tip_90,
                 "tip_rotation_deg_median": result.tip_rotation.median_deg,
@@ -108,7 +114,7 @@ def _on_bag(encoder: Encoder, bag: Path, robot: str | None, topics: dict[str, st
         console.print("warning: the model was trained on this bag: these figures are in sample", style="yellow")
     left_out = f", {result.uncovered} more left out, without joint states" if result.uncovered else ""
     tip = f"median {metrics.tip_error_mm_median:.0f} mm, 90 % below {tip_90:.0f} mm"
-    _print(encoder, result, f"{len(result.truth)}{left_out}", tip)
+    _print(encoder, arm, result, f"{len(result.truth)}{left_out}", tip)
     for finding in () if result.tracking is None else result.tracking.sentences:
         console.print(f"note: {finding}", style="yellow")
 
@@ -116,11 +122,8 @@ def _on_bag(encoder: Encoder, bag: Path, robot: str | None, topics: dict[str, st
 def _tracked(joint_names: Sequence[str], tracking: TrackingReport) -> dict[str, Any]:
     """How well the robot reached what was commanded, for JSON."""
 
-    def known(value: float) -> float | None:
-        return float(value) if math.isfinite(value) else None
-
     joints = [
-        {"name": name, "distance_half_ranges": known(distance), "shift_half_ranges": known(shift)}
+        {"name": name, "distance_half_ranges": _known(distance), "shift_half_ranges": _known(shift)}
         for name, distance, shift in zip(joint_names, tracking.mean, tracking.shift, strict=True)
     ]
     return {"joints": joints, "findings": list(tracking.sentences)}
@@ -130,7 +133,8 @@ def _on_sim(encoder: Encoder, sim: str, settings: dict[str, Any], as_json: bool)
     from ropes_ros.evaluation import evaluate_sim
     from ropes_ros.robot import load_robot
 
-    result = evaluate_sim(encoder, load_robot(sim), **settings)
+    arm = load_robot(sim)
+    result = evaluate_sim(encoder, arm, **settings)
     metrics = result.metrics
     tip_mean = float(metrics.tip_error_mm.mean())
     if as_json:
@@ -141,8 +145,8 @@ def _on_sim(encoder: Encoder, sim: str, settings: dict[str, Any], as_json: bool)
                 **settings,
                 "mcc": metrics.mcc,
                 "r2": metrics.r2,
-                "joint_mae_deg": metrics.mae_deg.tolist(),
-                "mean_joint_mae_deg": metrics.mean_mae_deg,
+                "joint_mae_deg": [_known(value) for value in metrics.mae_deg],
+                "mean_joint_mae_deg": _known(metrics.mean_mae_deg),
                 "tip_error_mm_median": metrics.tip_error_mm_median,
                 "tip_error_mm_mean": tip_mean,
                 "tip_rotation_deg_median": result.tip_rotation.median_deg,
@@ -153,11 +157,18 @@ def _on_sim(encoder: Encoder, sim: str, settings: dict[str, Any], as_json: bool)
         return
     frames = f"{settings['n']} fresh {settings['poses']} poses, {settings['condition']}, seed {settings['seed']}"
     tip = f"median {metrics.tip_error_mm_median:.0f} mm, mean {tip_mean:.0f} mm"
-    _print(encoder, result, frames, tip)
+    _print(encoder, arm, result, frames, tip)
 
 
-def _print(encoder: Encoder, result: Evaluation, frames: str, tip: str) -> None:
+def _known(value: float) -> float | None:
+    """A figure for JSON, which has no other word for what is not a number."""
+    return float(value) if math.isfinite(value) else None
+
+
+def _print(encoder: Encoder, arm: Robot, result: Evaluation, frames: str, tip: str) -> None:
     """The figures for a person."""
+    from ropes_ros.metrics import mean_error_text
+
     metrics = result.metrics
     print_facts(
         {
@@ -166,20 +177,22 @@ def _print(encoder: Encoder, result: Evaluation, frames: str, tip: str) -> None:
             f"of {encoder.info.level_label_noise:.3f} half ranges",
             "MCC": f"{metrics.mcc:.3f}",
             "R2": f"{metrics.r2:.3f}",
-            "mean joint error": f"{metrics.mean_mae_deg:.2f} deg",
+            "mean joint error": mean_error_text(arm, metrics.mae),
             "tip error": tip,
             "tip rotation error": f"median {result.tip_rotation.median_deg:.2f} deg",
         }
     )
     print_table(
-        ["joint", "mean error deg", "|correlation|", *(f"within {sigmas} std" for sigmas in result.coverage)],
+        ["joint", "mean error", "|correlation|", *(f"within {sigmas} std" for sigmas in result.coverage)],
         [
             (
                 name,
-                f"{metrics.mae_deg[index]:.2f}",
+                f"{error:.2f} {unit}",
                 f"{metrics.correlation[index]:.3f}",
                 *(f"{share[index]:.0%}" for share in result.coverage.values()),
             )
-            for index, name in enumerate(encoder.info.joint_names)
+            for index, (name, (error, unit)) in enumerate(
+                zip(encoder.info.joint_names, arm.in_figures(metrics.mae), strict=True)
+            )
         ],
     )

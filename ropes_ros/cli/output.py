@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -17,6 +18,10 @@ from ropes_ros.errors import BagError
 
 console = Console(highlight=False, markup=False)  # brackets are parts of names
 
+LONGEST_WORD = 60
+"""Letters of a word in a table from which on it may be cut."""
+SHORTEST_NAME = 8
+"""Letters to which a name in a table is cut at most."""
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables, for scripts.")]
 TopicsOption = Annotated[
     list[str] | None,
@@ -59,13 +64,25 @@ def print_json(content: Mapping[str, Any]) -> None:
 def print_table(
     columns: Sequence[str], rows: Iterable[Sequence[object]], title: str | None = None, *, whole: Sequence[str] = ()
 ) -> None:
-    """Write a table to the terminal: the first column aligned left, the others right; `whole` ones are never cut."""
+    """Write a table to the terminal: the first column aligned left, the others right; `whole` ones are never wrapped.
+
+    No figure is cut: where the terminal is too narrow for them, the table is wider than it. Names in the first column
+    are, unless it is one of `whole`.
+    """
+    cells = [[printable(cell) for cell in row] for row in rows]
     table = Table(title=title, title_justify="left", header_style="bold")
+    least = [0] * len(columns)
     for number, column in enumerate(columns):
-        table.add_column(column, justify="right" if number else "left", no_wrap=column in whole)
-    for row in rows:
-        table.add_row(*(printable(cell) for cell in row))
-    console.print(table)
+        words = [word for text in (column, *(row[number] for row in cells)) for word in text.split()]
+        most = LONGEST_WORD if number or column in whole else SHORTEST_NAME
+        least[number] = min(most, max(map(cell_len, words), default=0))
+        table.add_column(
+            column, justify="right" if number else "left", no_wrap=column in whole, min_width=least[number]
+        )
+    for row in cells:
+        table.add_row(*row)
+    needed = sum(least) + 3 * len(columns) + 1
+    console.print(table, width=max(needed, console.width), crop=False)
 
 
 def printable(value: object) -> str:

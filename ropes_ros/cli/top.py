@@ -243,18 +243,17 @@ class Watch:
         deviations, residuals = _by_joint(self._deviations), _by_joint(self._residual if compared else None)
         table = Table(header_style="bold")
         table.add_column("joint")
-        headings = ["angle deg", "std deg", "velocity deg/s", *(["residual deg"] if residuals else [])]
+        units = self._values().get("units", "").split(", ")
+        headings = ["position", "std", "velocity", *(["residual"] if residuals else []), "in"]
         for heading in headings:
             table.add_column(heading, justify="right")
         for index, name in enumerate(states.name):
-            cells = [
-                _degrees(_at(states.position, index)),
-                _degrees(deviations.get(name, math.nan)),
-                _degrees(_at(states.velocity, index)),
-            ]
+            values = [_at(states.position, index), deviations.get(name, math.nan), _at(states.velocity, index)]
             if residuals:
-                cells.append(_degrees(residuals.get(name, math.nan)))
-            table.add_row(printable(name), *cells)
+                values.append(residuals.get(name, math.nan))
+            unit, scale = ("mm", 1000.0) if units[index : index + 1] == ["m"] else ("deg", 180.0 / math.pi)
+            cells = (f"{scale * value:.1f}" if math.isfinite(value) else "" for value in values)
+            table.add_row(printable(name), *cells, f"{unit}, {unit}/s")
         return table
 
     def _tip(self) -> Text:
@@ -276,7 +275,3 @@ def _at(values: Any, index: int) -> float:
 def _by_joint(message: Any) -> dict[str, float]:
     """Positions of a JointState by joint; none where there is no message."""
     return {} if message is None else {name: _at(message.position, i) for i, name in enumerate(message.name)}
-
-
-def _degrees(radians: float) -> str:
-    return f"{math.degrees(radians):.1f}" if math.isfinite(radians) else ""

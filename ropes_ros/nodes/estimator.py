@@ -114,7 +114,7 @@ class Estimator(LifecycleNode):
                 described("Execution providers to try, in order; the CPU is always the last", **fixed),
             ),
             ("require_gpu", False, described("Refuse to start without a GPU execution provider", **fixed)),
-            ("precision", "fp32", described(f"{' or '.join(PRECISIONS)}; fp16 is checked at the start", **fixed)),
+            ("precision", "fp32", described(f"{', '.join(PRECISIONS)}; all but fp32 checked at start", **fixed)),
             (
                 "engine_cache",
                 "",
@@ -183,6 +183,8 @@ class Estimator(LifecycleNode):
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load the model and open all topics but those that are listened to."""
         robot = load_robot(self._text("robot"))
+        if not self._text("image_topic"):
+            raise RopesError("parameter image_topic is empty: name the camera's topic")
         if self._text("late_frames") not in LATE_FRAMES:
             raise ModelError(f"late_frames: {self._text('late_frames')!r} is none of {', '.join(LATE_FRAMES)}")
         self._links = tuple(dict.fromkeys(link for link in self.get_parameter("links").value if link))
@@ -505,10 +507,11 @@ class Estimator(LifecycleNode):
         ratio = np.abs(np.nan_to_num(residual.ratio))
         worst = int(ratio.argmax())
         if limit and ratio[worst] > limit:
+            joint = self._robot.joints[worst]
+            unit, scale = joint.figures
             self._estimation.degrade(
-                f"RESIDUAL: estimate and joint_states of {self._robot.joint_names[worst]} differ by "
-                f"{np.degrees(residual.mean[worst]):+.1f} deg in the mean, {ratio[worst]:.1f} std: does the joint "
-                "slip, or was the camera moved?"
+                f"RESIDUAL: estimate and joint_states of {joint.name} differ by {scale * residual.mean[worst]:+.1f} "
+                f"{unit} in the mean, {ratio[worst]:.1f} std: does the joint slip, or was the camera moved?"
             )
         return residual
 
@@ -576,7 +579,7 @@ class Estimator(LifecycleNode):
         state, reason = self._state()
         if state is State.STOPPED:
             return Statement(LEVELS[state], f"{state.value}: {reason}", {"state": state.value})
-        assert self._encoder is not None and self._estimation is not None
+        assert self._encoder is not None and self._estimation is not None and self._robot is not None
         latencies = np.asarray(self._latencies_ms or [float("nan")])
         last = self._estimation.last
         values = {
@@ -585,12 +588,17 @@ class Estimator(LifecycleNode):
             "latency_ms_p50": f"{np.percentile(latencies, 50):.2f}",
             "latency_ms_p99": f"{np.percentile(latencies, 99):.2f}",
             "novelty": "" if last is None else f"{float(last.novelty[0]):.3f}",
-            "std_deg": "" if last is None else ", ".join(f"{value:.2f}" for value in np.degrees(last.std[0])),
+            "std": "" if last is None else _in_figures(self._robot, last.std[0]),
+            "units": ", ".join(joint.unit for joint in self._robot.joints),
             "execution_provider": self._encoder.providers[0],
             "precision": self._encoder.precision,
             "model_sha256": self._encoder.sha256,
         }
         return Statement(LEVELS[state], f"{state.value}: {reason}", values)
+
+
+def _in_figures(robot: Robot, values: NDArray[np.floating]) -> str:
+    return ", ".join(f"{value:.2f} {unit}" for value, unit in robot.in_figures(values))
 
 
 def _checked_prefix(prefix: str) -> str:

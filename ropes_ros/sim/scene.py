@@ -114,6 +114,8 @@ def _read(robot: Robot) -> Any:
             # Of the volume of an open or flat mesh, which visual ones often are, no inertia can be made.
             mesh.inertia = mujoco.mjtMeshInertia.mjMESH_INERTIA_SHELL
         spec.compiler.balanceinertia = True
+        # Links without mass, as between the axes of one joint of several, are usual in URDFs.
+        spec.compiler.boundmass, spec.compiler.boundinertia = 1e-6, 1e-9
         return spec
     spec = mujoco.MjSpec.from_file(str(robot.urdf_path))
     elements = [*spec.actuators, *spec.sensors, *spec.keys, *spec.equalities, *spec.tendons]

@@ -60,7 +60,11 @@ class Updater:
         self.node = node
         self.hwid = ""
         self.publisher = node.create_publisher(message_class("diagnostic_msgs/msg/DiagnosticArray"), "/diagnostics", 1)
-        self.period = float(node.declare_parameter(PERIOD, period).value)
+        span = message_class("rcl_interfaces/msg/FloatingPointRange")(from_value=0.01, to_value=1e6)
+        descriptor = message_class("rcl_interfaces/msg/ParameterDescriptor")(
+            description="Seconds between two reports", floating_point_range=[span]
+        )
+        self.period = float(node.declare_parameter(PERIOD, period, descriptor).value)
         self.timer = node.create_timer(self.period, self.update)
         full = bool(node.declare_parameter(USE_FQN, False).value)
         self._node_name = node.get_fully_qualified_name() if full else node.get_name()
