@@ -59,7 +59,7 @@ def kill_figures(
 
         with watcher.listen(IMAGES, images=True) as heard:
             start("sim_arm", {"camera_width": SIZE[0], "camera_height": SIZE[1]})
-            start("commander", {"schedule": str(out / "schedule.yaml")})
+            start("commander", {"schedule": str(out / "schedule.yaml"), "armed": True})
             _wait_for(watcher, lambda: len(heard.pairs) > 0, "the simulated arm's images", out)
             for number in range(kills):
                 on_step(f"kill {number + 1} of {kills}")
