@@ -39,7 +39,7 @@ from ropes_ros.errors import ModelError, RuntimeSetupError, TrainingError
 from ropes_ros.framing import Region, area_weights
 from ropes_ros.learning.calibrate import Calibrated, Calibration
 from ropes_ros.learning.checkpoint import bags_of, load_checkpoint, load_net
-from ropes_ros.learning.qat import calibrations_of, describe
+from ropes_ros.learning.quantised_checkpoint import calibrations_of, describe
 from ropes_ros.learning.quantize import QuantisedNet, layer_weights
 from ropes_ros.learning.tasks import LEVELS_ONLY, REGIME_LOSSES
 from ropes_ros.nested import ZERO

@@ -6,6 +6,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -72,12 +73,9 @@ def domain(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     rclpy.try_shutdown()
 
 
-@pytest.mark.parametrize(
-    ("number", "command_type"), [(signal.SIGINT, "JointTrajectory"), (signal.SIGTERM, "Float64MultiArray")]
-)
-def test_a_signal_to_a_moving_commander_brakes_the_robot(
-    domain: None, folder: Path, tmp_path: Path, number: int, command_type: str
-) -> None:
+@contextmanager
+def moving_commander(folder: Path, tmp_path: Path, command_type: str) -> Iterator[tuple[Command, Watcher]]:
+    """A commander of which a label has been heard, and who hears it."""
     from std_msgs.msg import Float64MultiArray
     from trajectory_msgs.msg import JointTrajectory
 
@@ -97,11 +95,23 @@ def test_a_signal_to_a_moving_commander_brakes_the_robot(
                 return any(level != NONE for state in states for level in state.levels)
 
             assert watcher.spin(labelled), commander.err
-            watcher.spin(seconds=1.0)
-            commander.process.send_signal(number)
-            assert watcher.spin(lambda: commander.process.poll() is not None), "it does not end"
-            watcher.spin(seconds=0.3)
-            assert commander.process.returncode == 0, commander.err
+            yield commander, watcher
+    finally:
+        watcher.close()
+
+
+@pytest.mark.parametrize(
+    ("number", "command_type"), [(signal.SIGINT, "JointTrajectory"), (signal.SIGTERM, "Float64MultiArray")]
+)
+def test_a_signal_to_a_moving_commander_brakes_the_robot(
+    domain: None, folder: Path, tmp_path: Path, number: int, command_type: str
+) -> None:
+    with moving_commander(folder, tmp_path, command_type) as (commander, watcher):
+        watcher.spin(seconds=1.0)
+        commander.process.send_signal(number)
+        assert watcher.spin(lambda: commander.process.poll() is not None), "it does not end"
+        watcher.spin(seconds=0.3)
+        assert commander.process.returncode == 0, commander.err
         assert regime_from_msg(watcher.regimes[-1]).levels == (NONE, NONE)
         if command_type == "JointTrajectory":
             last = watcher.commands[-1].points[-1]
@@ -109,45 +119,23 @@ def test_a_signal_to_a_moving_commander_brakes_the_robot(
         else:
             last_steps = np.abs(np.diff([list(message.data) for message in watcher.commands[-3:]], axis=0))
             assert last_steps[-1].max() < 0.005
-    finally:
-        watcher.close()
 
 
 @pytest.mark.parametrize("command_type", ["JointTrajectory", "Float64MultiArray"])
 def test_a_killed_commander_says_nothing_more_and_leaves_a_stop(
     domain: None, folder: Path, tmp_path: Path, command_type: str
 ) -> None:
-    from std_msgs.msg import Float64MultiArray
-    from trajectory_msgs.msg import JointTrajectory
-
-    parameters = {
-        "robot": str(folder / "robot" / "robot.yaml"),
-        "schedule": str(folder / "schedule.yaml"),
-        "command_type": command_type,
-        "assume_home": True,
-        "armed": True,
-    }
-    watcher = Watcher(JointTrajectory if command_type == "JointTrajectory" else Float64MultiArray)
-    try:
-        with Command(tmp_path, node_command("commander", parameters)) as commander:
-
-            def labelled() -> bool:
-                states = [regime_from_msg(message) for message in watcher.regimes]
-                return any(level != NONE for state in states for level in state.levels)
-
-            assert watcher.spin(labelled), commander.err
-            commander.process.kill()
-            assert watcher.spin(lambda: commander.process.poll() is not None), "it does not end"
-            watcher.spin(seconds=0.5)  # what was under way arrives
-            sent, said = len(watcher.commands), len(watcher.regimes)
-            watcher.spin(seconds=1.5)
-            assert (len(watcher.commands), len(watcher.regimes)) == (sent, said)
+    with moving_commander(folder, tmp_path, command_type) as (commander, watcher):
+        commander.process.kill()
+        assert watcher.spin(lambda: commander.process.poll() is not None), "it does not end"
+        watcher.spin(seconds=0.5)  # what was under way arrives
+        sent, said = len(watcher.commands), len(watcher.regimes)
+        watcher.spin(seconds=1.5)
+        assert (len(watcher.commands), len(watcher.regimes)) == (sent, said)
         if command_type == "JointTrajectory":
             assert not np.any(watcher.commands[-1].points[-1].velocities)
         held = [regime_from_msg(message) for message in watcher.regimes]
         assert max(max(state.until_ns) for state in held) < time.time_ns() + 2_000_000_000
-    finally:
-        watcher.close()
 
 
 def recorder(folder: Path, bag: Path, **more: object) -> list[str]:

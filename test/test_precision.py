@@ -45,15 +45,8 @@ from ropes_ros.learning.augmentation import to_input
 from ropes_ros.learning.calibrate import Calibrated
 from ropes_ros.learning.checkpoint import encoder_of, load_checkpoint, load_net
 from ropes_ros.learning.mixing import mix
-from ropes_ros.learning.qat import (
-    Lesson,
-    QuantiseConfig,
-    Quantised,
-    calibrations_of,
-    fine_tune,
-    prepare_lesson,
-    quantise,
-)
+from ropes_ros.learning.qat import Lesson, QuantiseConfig, Quantised, fine_tune, prepare_lesson, quantise
+from ropes_ros.learning.quantised_checkpoint import calibrations_of
 from ropes_ros.learning.quantize import QuantisedNet, best_scale, size_share, sliced
 from ropes_ros.learning.train import TrainConfig, train
 from ropes_ros.learning.validation import prepare

@@ -19,15 +19,8 @@ from ropes_ros.dataset import FrameSet, Split
 from ropes_ros.encoder import FRAMES_FILE, read_frames
 from ropes_ros.export import export_quantised
 from ropes_ros.learning.checkpoint import load_checkpoint, load_net
-from ropes_ros.learning.qat import (
-    QUANTISED_FILE,
-    Lesson,
-    QuantiseConfig,
-    fine_tune,
-    precision_name,
-    prepare_lesson,
-    save_quantised,
-)
+from ropes_ros.learning.qat import Lesson, QuantiseConfig, fine_tune, prepare_lesson
+from ropes_ros.learning.quantised_checkpoint import QUANTISED_FILE, precision_name, save_quantised
 from ropes_ros.learning.validation import prepare
 from ropes_ros.nested import WIDTHS
 

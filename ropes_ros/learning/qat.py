@@ -32,32 +32,22 @@ from torch import Tensor
 from ropes_ros.dataset import FrameSet, Split
 from ropes_ros.errors import TrainingError
 from ropes_ros.learning.augmentation import Augmentation, to_input
-from ropes_ros.learning.calibrate import Calibration, Familiar, calibrate, predict
-from ropes_ros.learning.checkpoint import load_checkpoint, load_net, save_checkpoint
+from ropes_ros.learning.calibrate import predict
+from ropes_ros.learning.checkpoint import load_checkpoint, load_net
 from ropes_ros.learning.glimpse import SIDE, bounded, cut
 from ropes_ros.learning.mechanism import MechanismLikelihood, level_shares
 from ropes_ros.learning.networks import Prediction
 from ropes_ros.learning.optimisation import follow, one_cycle
-from ropes_ros.learning.quantize import ActivationRange, Precision, QuantisedConv2d, QuantisedNet, size_share
+from ropes_ros.learning.quantised_checkpoint import QUANTISED_FILE, precision_name, save_quantised
+from ropes_ros.learning.quantize import ActivationRange, Precision, QuantisedConv2d, QuantisedNet
 from ropes_ros.learning.validation import prepare
 from ropes_ros.nested import WIDTHS
 
-QUANTISED_FILE = "checkpoint.int8.pt"
 RANGE_FRAMES = 2048
 """Training frames, augmented, whose activations set the ranges of integers."""
 HELD_OUT_FRAMES = 2000
 """Validation frames on which checks are compared."""
 _CHUNK = 200
-_KEPT = ("config", "bag_hash", "schedule_hash", "init", "findings", "supervision", "bags", "refinement", "refined",
-         "frames", "progress", "history")  # fmt: skip
-"""Entries of the float encoder's checkpoint that the quantised one's takes over."""
-
-
-def precision_name(bits: int) -> str:
-    """Name of the precision whose weights have so many bits."""
-    return f"int{bits}"
-
-
 @dataclass(frozen=True)
 class QuantiseConfig:
     """Settings of the fine-tuning.
@@ -175,99 +165,8 @@ def quantise(
     return Quantised(path, held_out, tuned.history, time.monotonic() - started)
 
 
-def save_quantised(
-    path: Path,
-    content: Mapping[str, Any],
-    net: QuantisedNet,
-    frames: FrameSet,
-    split: Split,
-    precisions: Mapping[str, Precision],
-    told: Mapping[str, Any],
-) -> None:
-    """Calibrate every precision of a network and write its checkpoint.
-
-    Args:
-        path: The file.
-        content: Of the float encoder's checkpoint.
-        net: The network.
-        frames: All frames.
-        split: Their uses; held-out ones calibrate.
-        precisions: By name.
-        told: How the network came about, plain values.
-    """
-    shares = level_shares(split.labels[split.train], frames.joint_names, frames.level_ids)
-    objective = MechanismLikelihood(frames.log_density, shares)
-    truncated = Calibration.from_dict(content["calibration"]).truncated
-    found = calibrate_precisions(net.cpu(), frames, split, objective, precisions, truncated=truncated)
-    entries = {
-        **{key: content[key] for key in _KEPT if key in content},
-        "architecture": net.architecture(),
-        "best": net.compact(),
-        "quantisation": dict(told),
-        "precisions": dict(precisions),
-        **_packed(found),
-    }
-    save_checkpoint(path, entries)
-
-
 def _plain(config: QuantiseConfig) -> dict[str, Any]:
     return {**asdict(config), "widths": dict(config.widths)}
-
-
-def calibrate_precisions(
-    net: QuantisedNet,
-    frames: FrameSet,
-    split: Split,
-    objective: MechanismLikelihood,
-    precisions: Mapping[str, Precision],
-    *,
-    truncated: bool,
-) -> dict[str, Calibration]:
-    """Constants of each precision, fitted without angles as those of the float encoder are, see `calibrate`.
-
-    All share the axes along which features are told apart, those of the first one, so that a file of one precision
-    differs from that of another in little else but its weights.
-    """
-    made: dict[str, Calibration] = {}
-    axes: Familiar | None = None
-    for name, precision in precisions.items():
-        net.serve(precision)
-        made[name] = calibrate(net, frames, split, objective, truncated=truncated, axes=axes, whole=True)
-        axes = made[name].familiar
-    return made
-
-
-def calibrations_of(content: Mapping[str, Any]) -> dict[str, Calibration]:
-    """Calibration of each precision in a quantised checkpoint's content.
-
-    Raises:
-        TrainingError: It is not quantised.
-    """
-    if "precisions" not in content:
-        raise TrainingError("this checkpoint has no integer weights: make one that has with `ropes quantize`")
-    codes, scale, unit = (content["axes"][name] for name in ("codes", "scale", "unit"))
-    axes = codes.double() * scale
-    made = {}
-    for name, stored in content["calibrations"].items():
-        familiar = {**stored["familiar"], "axes": axes, "unit": unit}
-        made[name] = Calibration.from_dict({**stored, "familiar": familiar})
-    return made
-
-
-def _packed(calibrations: Mapping[str, Calibration]) -> dict[str, Any]:
-    """Entries of the checkpoint: the calibrations, and once what they share."""
-    entries = {name: calibration.to_dict() for name, calibration in calibrations.items()}
-    shared = next(iter(calibrations.values())).familiar
-    scale = shared.axis_scale()
-    for entry in entries.values():
-        entry["familiar"] = {key: entry["familiar"][key] for key in ("mean", "weights")}
-    first = next(iter(entries.values()))
-    axes = {
-        "codes": torch.from_numpy(np.rint(shared.axes / scale).astype(np.int8)),
-        "scale": torch.from_numpy(scale),
-        "unit": torch.from_numpy(shared.unit),
-    }
-    return {"calibration": first, "calibrations": entries, "axes": axes}
 
 
 def divergence(wanted: Prediction, found: Prediction) -> Tensor:
@@ -613,14 +512,3 @@ def _set_ranges(net: QuantisedNet, lesson: Lesson) -> None:
 def _evenly(indices: NDArray[np.int64], most: int) -> NDArray[np.int64]:
     """At most so many of the indices, evenly spread."""
     return np.unique(indices[np.linspace(0, len(indices) - 1, min(most, len(indices))).astype(np.int64)])
-
-
-def describe(net: QuantisedNet, precision: Precision) -> str:
-    """A precision in words, for a card."""
-    share = f"weights {size_share(net, precision):.3f} of those in 32 bits"
-    if isinstance(precision, int):
-        return f"{precision} bits, {share}"
-    counts: dict[int, int] = {}
-    for bits in net.plan(precision).values():
-        counts[bits] = counts.get(bits, 0) + 1
-    return ", ".join(f"{number} layers of {bits} bits" for bits, number in sorted(counts.items())) + f"; {share}"
