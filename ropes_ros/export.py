@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import os
 import tempfile
 import warnings
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ropes_ros import __version__
+from ropes_ros import __version__, onnx_weights
 from ropes_ros.encoder import (
     CHECK_KEY,
     FRAMES_FILE,
@@ -63,6 +64,8 @@ class DeployedEncoder(nn.Module):
         robot: Gives the joints' limits.
         region: The part of the camera's image that the network sees.
         home, half_range: The box that was commanded, rad, [J] each.
+        integers: Whether the product for novelty is one of integers of 8 bits, each frame's features in units of the
+            largest.
     """
 
     def __init__(
@@ -73,17 +76,18 @@ class DeployedEncoder(nn.Module):
         region: Region,
         home: NDArray[np.float64],
         half_range: NDArray[np.float64],
+        *,
+        integers: bool = False,
     ) -> None:
         super().__init__()
         size: tuple[int, int] = net.image_size  # type: ignore[assignment]
         self.net = net
         self.sees_region = getattr(net, "sees_region", False)
-        self.region = region
+        self.region, self.integers = region, integers
         width, height = size
-        # Rows that are whole numbers of rows are averaged as such: the product is for those that are not.
-        self.rows_each = region.height // height if region.height % height == 0 else 0
-        self.rows = None if self.rows_each else _constant(area_weights(region.height, height))
-        self.columns = _constant(area_weights(region.width, width).T)
+        self.rows_each, self.columns_each = math.gcd(region.height, height), math.gcd(region.width, width)
+        self.rows = _constant(area_weights(region.height // self.rows_each, height // self.rows_each))
+        self.columns = _constant(area_weights(region.width // self.columns_each, width // self.columns_each).T)
         self.home, self.half_range = _constant(home), _constant(half_range)
         self.lower, self.upper = _constant(robot.lower), _constant(robot.upper)
         self.calibrated = Calibrated(calibration)
@@ -96,22 +100,39 @@ class DeployedEncoder(nn.Module):
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """uint8 [N, H, W, 3] to position [N, J] rad, std [N, J] rad, novelty [N]."""
         left, top, width, height = self.region
-        part = image[:, top : top + height, left : left + width]
-        planes = part.permute(0, 3, 1, 2).to(torch.float32)
-        shorter = F.avg_pool2d(planes, (self.rows_each, 1)) if self.rows is None else self.rows @ planes
-        small = torch.round(shorter @ self.columns) / 255.0
-        prediction = self.net(small, planes / 255.0) if self.sees_region else self.net(small)
+        part = image if image.shape[1] == height else image[:, top : top + height]
+        part = part if image.shape[2] == width else part[:, :, left : left + width]
+        pixels = part.to(torch.float32)
+        small = torch.round(self._resized(pixels)) / 255.0
+        prediction = self.net(small, pixels.permute(0, 3, 1, 2)) if self.sees_region else self.net(small)
         angle, std = self.calibrated(prediction.angle, prediction.log_std)
         position = self.home + self.half_range * angle
         position = torch.minimum(torch.maximum(position, self.lower), self.upper)
         return position, self.half_range * std, self._novelty(prediction.features)
 
+    def _resized(self, pixels: Tensor) -> Tensor:
+        """Averages by area, float [N, H, W, 3] to [N, 3, h, w]: weights repeat after so many pixels that both share."""
+        height, width = self.region.height, self.region.width
+        lines = self.rows @ pixels.reshape(-1, self.rows_each, height // self.rows_each, width * 3)
+        rows = self.rows_each * self.rows.shape[0]
+        planes = lines.reshape(-1, rows, width, 3).permute(0, 3, 1, 2)
+        parts = planes.reshape(-1, 3, rows, self.columns_each, width // self.columns_each) @ self.columns
+        return parts.reshape(-1, 3, rows, self.columns_each * self.columns.shape[1])
+
     def _novelty(self, features: Tensor) -> Tensor:
         """As `Familiar.distance`, in units of the reference."""
         centred = (features - self.feature_mean) * self.feature_unit
-        along = (centred @ self.feature_axes).square()
+        along = self._along(centred).square()
         rest = (centred.square().sum(dim=1) - along.sum(dim=1)).clamp(min=0.0)
         return (along @ self.along + rest * self.rest).sqrt()
+
+    def _along(self, centred: Tensor) -> Tensor:
+        """Features along the axes of novelty; as integers they are in units of each frame's largest."""
+        if not self.integers:
+            return centred @ self.feature_axes
+        unit = centred.abs().amax(dim=1, keepdim=True).clamp(min=1e-6)
+        whole = torch.fake_quantize_per_tensor_affine(centred / unit, 1.0 / 127.0, ZERO, 0, 255)
+        return (whole @ self.feature_axes) * unit
 
 
 def export(
@@ -206,7 +227,7 @@ def export_quantised(
         for name in wanted:
             net.serve(content["precisions"][name])
             plain = _plain(net)
-            deployed = _deployed(plain, calibrations[name], arm, content)
+            deployed = _deployed(plain, calibrations[name], arm, content, integers=True)
             info = replace(
                 _describe(content, calibrations[name], arm, camera_size),
                 figures={
@@ -215,7 +236,7 @@ def export_quantised(
                 },
             )
             path = made / PRECISION_FILES[name]
-            _write_graph(deployed, camera_size, path, info)
+            _write_graph(deployed, camera_size, path, info, onnx_weights.OPSET)
             expected = _run(deployed, frames)
             _make_integer(path, _weights(net, calibrations[name]), {CHECK_KEY: _stated(shown, expected)})
             _assert_parity(deployed, camera_size, path, frames, INTEGER_PARITY_SHARE)
@@ -249,10 +270,13 @@ def _check_frames(frames: NDArray[np.uint8], camera_size: tuple[int, int], check
         )
 
 
-def _deployed(net: nn.Module, calibration: Calibration, arm: Robot, content: dict[str, Any]) -> DeployedEncoder:
+def _deployed(
+    net: nn.Module, calibration: Calibration, arm: Robot, content: dict[str, Any], *, integers: bool = False
+) -> DeployedEncoder:
     seen = content["frames"]
     home, half_range = np.asarray(seen["home"]), np.asarray(seen["half_range"])
-    return DeployedEncoder(net, calibration, arm, Region(*seen["region"]), home, half_range).eval()
+    region = Region(*seen["region"])
+    return DeployedEncoder(net, calibration, arm, region, home, half_range, integers=integers).eval()
 
 
 @contextmanager
@@ -288,7 +312,7 @@ def _weights(net: QuantisedNet, calibration: Calibration) -> dict[str, NestedWei
     familiar = calibration.familiar
     unit = familiar.axis_scale()
     axes = (np.rint(familiar.axes / unit) + ZERO).astype(np.uint8)
-    made[AXES] = NestedWeight(axes, unit.astype(np.float32), 8, last=True, folded=True)
+    made[AXES] = NestedWeight(axes, unit.astype(np.float32), 8, last=True)
     return made
 
 
@@ -374,7 +398,9 @@ def _calibrated_how(calibration: Calibration, robot: Robot) -> str:
     return "; ".join(part for part in parts if part)
 
 
-def _write_graph(deployed: DeployedEncoder, camera_size: tuple[int, int], path: Path, info: ModelInfo) -> None:
+def _write_graph(
+    deployed: DeployedEncoder, camera_size: tuple[int, int], path: Path, info: ModelInfo, opset: int = OPSET
+) -> None:
     try:
         import onnx
     except ImportError:
@@ -389,7 +415,7 @@ def _write_graph(deployed: DeployedEncoder, camera_size: tuple[int, int], path: 
             input_names=[INPUT],
             output_names=list(OUTPUTS),
             dynamic_axes={name: {0: "batch"} for name in (INPUT, *OUTPUTS)},
-            opset_version=OPSET,
+            opset_version=opset,
             dynamo=False,
         )
     model = onnx.load(str(path))

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from ropes_ros.encoder import MAX_CARD_BYTES, MAX_MODEL_BYTES
 from ropes_ros.errors import ModelError, RuntimeSetupError
-from ropes_ros.nested import ZERO, pack, slice_digits, unpack, values_of
+from ropes_ros.nested import pack, slice_digits, unpack, values_of
 
 MAGIC = b"ropes_ros model difference 1\n"
 LEAST_COPIED = 64
@@ -37,7 +37,7 @@ class _Stored(NamedTuple):
         offset, length: Where they are.
         bits, extra: Of integer weights; 0 bits for others.
         size: Number of weights.
-        shape: The tensor's.
+        signed: Whether digits are stored as integers around 0.
     """
 
     offset: int
@@ -45,14 +45,22 @@ class _Stored(NamedTuple):
     bits: int
     extra: bool
     size: int
-    shape: tuple[int, ...]
+    signed: bool
+
+    @property
+    def values(self) -> int:
+        """How many values a digit has."""
+        return values_of(self.bits, extra=self.extra)
 
     def digits(self, content: bytes) -> NDArray[np.uint8]:
-        """The weights' digits, uint8 of the channels' order [O, ...], flat."""
+        """The weights' digits, uint8 [size]."""
         raw = np.frombuffer(content, dtype=np.uint8, count=self.length, offset=self.offset)
-        if self.bits == 8:
-            return _whole(raw, self.shape)
-        return unpack(raw, values_of(self.bits, extra=self.extra), self.size)
+        return unpack(raw, self.values, self.size) ^ self.sign
+
+    @property
+    def sign(self) -> np.uint8:
+        """What tells a stored digit from that of an integer around 0: the first bit."""
+        return np.uint8(self.values // 2 if self.signed else 0)
 
 
 def difference(old: Path, new: Path, out: Path) -> int:
@@ -159,7 +167,7 @@ def _step(
     has, wants = base.digits(before), entry.digits(after)
     kept = _predicted(has, base, entry)
     residual = (wants.astype(np.int16) - kept).astype(np.int16)
-    step: dict[str, Any] = {"from": [base.offset, *base[1:5], list(base.shape)], "to": [*entry[1:5], list(entry.shape)]}
+    step: dict[str, Any] = {"from": list(base), "to": list(entry)}
     if residual.any():
         if np.abs(residual).max() > 127:
             return None
@@ -184,32 +192,11 @@ def _applied(step: dict[str, Any], before: bytes, blobs: list[bytes]) -> bytes:
     if "copy" in step:
         offset, length = step["copy"]
         return before[offset : offset + length]
-    base, entry = (_stored(values) for values in (step["from"], [0, *step["to"]]))
+    base, entry = _Stored(*step["from"]), _Stored(*step["to"])
     digits = _predicted(base.digits(before), base, entry)
     if "residual" in step:
         digits = digits + np.frombuffer(blobs[step["residual"]], dtype=np.int8)
-    whole = digits.astype(np.uint8)
-    if entry.bits < 8:
-        return pack(whole, values_of(entry.bits, extra=entry.extra)).tobytes()
-    return _stored_whole(whole, entry.shape)
-
-
-def _stored(values: list[Any]) -> _Stored:
-    """From the plain values of a step."""
-    offset, length, bits, extra, size, shape = values
-    return _Stored(offset, length, bits, extra, size, tuple(shape))
-
-
-def _whole(raw: NDArray[np.uint8], shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    """Codes of 8 bits from a tensor int8; products have them as [inputs, outputs]."""
-    codes = raw + np.uint8(ZERO)
-    return codes.reshape(shape).T.reshape(-1) if len(shape) == 2 else codes
-
-
-def _stored_whole(codes: NDArray[np.uint8], shape: tuple[int, ...]) -> bytes:
-    """The inverse of `_whole`."""
-    raw = codes - np.uint8(ZERO)
-    return (raw.reshape(shape[::-1]).T if len(shape) == 2 else raw).tobytes()
+    return pack(digits.astype(np.uint8) ^ entry.sign, entry.values).tobytes()
 
 
 def _tensors(content: bytes, path: Path) -> dict[str, _Stored]:
@@ -229,17 +216,18 @@ def _tensors(content: bytes, path: Path) -> dict[str, _Stored]:
         offset = content.find(tensor.raw_data) if tensor.raw_data else -1
         if offset < 0:
             continue
-        shape, bits, extra, size, key = tuple(tensor.dims), 0, False, 0, name
+        bits, extra, size, key = 0, False, int(np.prod(tensor.dims)), name
+        signed = tensor.data_type in (onnx.TensorProto.INT8, onnx.TensorProto.INT4)
         if nested := _NESTED.match(name):
             weight = nested["weight"]
-            if nested["form"] == "codes" and tensor.data_type == onnx.TensorProto.INT8:
-                bits, size, key = 8, int(np.prod(shape)), weight
+            if signed:
+                bits, key = 8 if tensor.data_type == onnx.TensorProto.INT8 else 4, weight
             elif f"{weight}.size" in tensors and f"{weight}.table" in tensors:
                 values = len(np.unique(numpy_helper.to_array(tensors[f"{weight}.table"])))
                 size, key = int(numpy_helper.to_array(tensors[f"{weight}.size"])[0]), weight
                 extra = bool(values & (values - 1))
                 bits = values.bit_length() - 1 if values < 256 else 0
-        found[key] = _Stored(offset, len(tensor.raw_data), bits, extra, size, shape)
+        found[key] = _Stored(offset, len(tensor.raw_data), bits, extra, size, signed)
     return found
 
 

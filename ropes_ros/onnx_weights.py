@@ -1,9 +1,11 @@
 """Integer weights in ONNX graphs: the float weights of a graph are replaced by codes and by what makes them of these.
 
 Weights of 8 bits are int8 with DequantizeLinear along the output channels, which runtimes know together with integer
-activations (QDQ). Weights of 4 and 2 bits are several to a byte, and a table of what each byte holds makes values of
-them; ONNX has types for them since opsets 21 and 25 (ONNX operators, DequantizeLinear), but a table runs in every
-onnxruntime that we support, and is folded into plain weights as the graph is loaded. So these save file size, not time.
+activations (QDQ). Weights of 4 bits that are factors of a product are of the type INT4 (ONNX, DequantizeLinear, opset
+21), in blocks of inputs, for which onnxruntime has a product that unpacks them as it goes (MatMulNBits). Those of 2 bits
+are four to a byte, a table of what each byte holds makes values of them as the graph is loaded, and these are INT4 for
+the same product: the type INT2 (opset 25) is known to few runtimes. Convolutions of few bits become plain weights as the
+graph is loaded, which saves file size alone.
 """
 
 from __future__ import annotations
@@ -17,6 +19,12 @@ from numpy.typing import NDArray
 from ropes_ros.errors import ModelError
 from ropes_ros.nested import ZERO, byte_digits, digit_values, pack, slice_codes, values_of
 
+OPSET = 21
+"""Of graphs with weights of type INT4."""
+MOST_BLOCK, LEAST_BLOCK = 128, 16
+"""Inputs that share a scale in a product of INT4: powers of two between which onnxruntime has kernels."""
+INT4_VALUES = 16
+
 
 class NestedWeight(NamedTuple):
     """A weight as it is stored.
@@ -26,7 +34,7 @@ class NestedWeight(NamedTuple):
         scale: float32 [O].
         bits: That are served.
         extra: Whether slices have the extra value.
-        last: Whether scales are along the last axis instead.
+        last: Whether the output channel is the last axis instead, as in the factor of a product.
         folded: Whether 8 bits, too, are made into plain weights as the graph is loaded: what meets float activations.
     """
 
@@ -38,16 +46,37 @@ class NestedWeight(NamedTuple):
     folded: bool = False
 
     @property
-    def meets_integers(self) -> bool:
+    def whole(self) -> bool:
         """Whether the graph has it as int8, beside activations that are integers."""
         return self.bits == 8 and not self.folded
 
-    def values(self) -> NDArray[np.float32]:
-        """What is served, float32 of the weight's shape."""
-        digits = slice_codes(self.codes, self.bits, extra=self.extra)
-        return digit_values(self.bits, extra=self.extra)[digits] * self._unit()
+    @property
+    def factor(self) -> bool:
+        """Whether it becomes the second factor [inputs, outputs] of a product, and is stored so."""
+        return self.codes.ndim == 2 and (self.bits < 8 or self.whole)
 
-    def _unit(self) -> NDArray[np.float32]:
+    @property
+    def block(self) -> int:
+        """Inputs that share a scale where a product is served as INT4; 0 where it is not."""
+        if self.codes.ndim != 2 or not self.last or values_of(self.bits, extra=self.extra) > INT4_VALUES:
+            return 0
+        most = int(np.gcd(self.codes.shape[0], MOST_BLOCK))
+        return most if most >= LEAST_BLOCK else 0
+
+    def as_factor(self) -> NestedWeight:
+        """Of a linear layer [outputs, inputs], as [inputs, outputs]."""
+        return self._replace(codes=np.ascontiguousarray(self.codes.T), last=True)
+
+    def digits(self) -> NDArray[np.uint8]:
+        """Of the bits that are served, uint8 of the codes' shape."""
+        return slice_codes(self.codes, self.bits, extra=self.extra)
+
+    def values(self) -> NDArray[np.float32]:
+        """What is served, float32 of the codes' shape."""
+        return digit_values(self.bits, extra=self.extra)[self.digits()] * self.unit()
+
+    def unit(self) -> NDArray[np.float32]:
+        """The scale as it is multiplied with."""
         return self.scale if self.last else self.scale.reshape(-1, *[1] * (self.codes.ndim - 1))
 
 
@@ -55,14 +84,12 @@ def replace_weights(model: Any, weights: Mapping[str, NestedWeight]) -> None:
     """Take float initialisers out of a model and put integer ones in.
 
     Args:
-        model: onnx.ModelProto, changed in place.
+        model: onnx.ModelProto of opset `OPSET`, changed in place.
         weights: By the initialisers' names.
 
     Raises:
         ModelError: The graph has no such initialiser, or one of another shape.
     """
-    from onnx import numpy_helper
-
     graph = model.graph
     found = {tensor.name: tensor for tensor in graph.initializer}
     nodes: list[Any] = []
@@ -70,15 +97,15 @@ def replace_weights(model: Any, weights: Mapping[str, NestedWeight]) -> None:
         if name not in found or tuple(found[name].dims) != weight.codes.shape:
             raise ModelError(f"the exported graph has no weight {name!r} of shape {weight.codes.shape}; report this")
         graph.initializer.remove(found[name])
-        if weight.meets_integers and weight.codes.ndim == 2:
+        if weight.factor and not weight.last:
             _split_product(graph, name)
-            weight = weight._replace(codes=np.ascontiguousarray(weight.codes.T), last=not weight.last)
-        tensors, made = _stored(name, weight)
-        graph.initializer.extend(numpy_helper.from_array(values, key) for key, values in tensors.items())
+            weight = weight.as_factor()
+        tensors, made = _whole(name, weight) if weight.whole else _packed(name, weight)
+        graph.initializer.extend(tensors)
         nodes += made
-    whole = list(graph.node)
+    rest = list(graph.node)
     del graph.node[:]
-    graph.node.extend([*nodes, *whole])
+    graph.node.extend([*nodes, *rest])
 
 
 def _split_product(graph: Any, name: str) -> None:
@@ -105,38 +132,75 @@ def _split_product(graph: Any, name: str) -> None:
     raise ModelError(f"the exported graph has no product with the weight {name!r}; report this")
 
 
-def _stored(name: str, weight: NestedWeight) -> tuple[dict[str, NDArray[Any]], list[Any]]:
-    """Initialisers and nodes of one weight, whose value the last node gives under the weight's name."""
+def _whole(name: str, weight: NestedWeight) -> tuple[list[Any], list[Any]]:
+    """Initialisers and nodes of a weight of 8 bits, whose value the node gives under the weight's name."""
     from onnx import helper
 
+    codes = (weight.codes.astype(np.int16) - ZERO).astype(np.int8)
+    tensors: dict[str, NDArray[Any]] = {f"{name}.codes": codes, f"{name}.scale": weight.scale}
     axis = weight.codes.ndim - 1 if weight.last else 0
-    if weight.meets_integers:
-        codes = (weight.codes.astype(np.int16) - ZERO).astype(np.int8)
-        tensors: dict[str, NDArray[Any]] = {f"{name}.codes": codes, f"{name}.scale": weight.scale}
-        return tensors, [helper.make_node("DequantizeLinear", list(tensors), [name], axis=axis)]
+    return _tensors(tensors), [helper.make_node("DequantizeLinear", list(tensors), [name], axis=axis)]
+
+
+def _packed(name: str, weight: NestedWeight) -> tuple[list[Any], list[Any]]:
+    """The same of a weight that is several to a byte, or is made a plain one."""
+    from onnx import TensorProto, helper
+
     count = values_of(weight.bits, extra=weight.extra)
-    digits = slice_codes(weight.codes, weight.bits, extra=weight.extra)
-    values = digit_values(weight.bits, extra=weight.extra)
-    table = values[byte_digits(count)]
-    tensors = {
-        f"{name}.packed": pack(digits, count),
-        f"{name}.table": table.astype(np.float32),
-        f"{name}.size": np.array([weight.codes.size], dtype=np.int64),
-        f"{name}.shape": np.array(weight.codes.shape, dtype=np.int64),
-        f"{name}.unit": weight._unit().astype(np.float32),
-    }
+    if weight.block and count == INT4_VALUES:
+        # a digit d of 4 bits is the integer d - 8: the same bits but the first
+        signed = pack(weight.digits() ^ np.uint8(INT4_VALUES // 2), count).tobytes()
+        made = helper.make_tensor(f"{name}.packed", TensorProto.INT4, weight.codes.shape, signed, raw=True)
+        tensors, nodes = _blocks(name, f"{name}.packed", weight)
+        return [made, *tensors], nodes
+    half = count // 2
+    values = np.arange(count, dtype=np.float32) - half if weight.block else digit_values(weight.bits, extra=weight.extra)
+    size, shape = np.array([weight.codes.size], dtype=np.int64), np.array(weight.codes.shape, dtype=np.int64)
     start, flat = np.zeros(1, dtype=np.int64), np.array([-1], dtype=np.int64)
-    tensors |= {f"{name}.start": start, f"{name}.flat": flat}
+    tensors = _tensors(
+        {
+            f"{name}.packed": pack(weight.digits(), count),
+            f"{name}.table": values[byte_digits(count)],
+            f"{name}.size": size,
+            f"{name}.shape": shape,
+            f"{name}.start": start,
+            f"{name}.flat": flat,
+        }
+    )
     steps: list[tuple[str, list[str], str, dict[str, Any]]] = [
-        ("Cast", [f"{name}.packed"], "index", {"to": 6}),
+        ("Cast", [f"{name}.packed"], "index", {"to": TensorProto.INT32}),
         ("Gather", [f"{name}.table", f"{name}.index"], "digits", {"axis": 0}),
         ("Reshape", [f"{name}.digits", f"{name}.flat"], "line", {}),
         ("Slice", [f"{name}.line", f"{name}.start", f"{name}.size"], "whole", {}),
         ("Reshape", [f"{name}.whole", f"{name}.shape"], "shaped", {}),
     ]
     nodes = [helper.make_node(kind, inputs, [f"{name}.{out}"], **more) for kind, inputs, out, more in steps]
-    nodes.append(helper.make_node("Mul", [f"{name}.shaped", f"{name}.unit"], [name]))
-    return tensors, nodes
+    if not weight.block:
+        tensors += _tensors({f"{name}.unit": weight.unit().astype(np.float32)})
+        return tensors, [*nodes, helper.make_node("Mul", [f"{name}.shaped", f"{name}.unit"], [name])]
+    one, zero = f"{name}.one", f"{name}.zero"
+    tensors += [*_tensors({one: np.float32(1.0)}), helper.make_tensor(zero, TensorProto.INT4, [], [0])]
+    nodes.append(helper.make_node("QuantizeLinear", [f"{name}.shaped", one, zero], [f"{name}.integers"]))
+    more, last = _blocks(name, f"{name}.integers", weight)
+    return [*tensors, *more], [*nodes, *last]
+
+
+def _blocks(name: str, integers: str, weight: NestedWeight) -> tuple[list[Any], list[Any]]:
+    """What makes the factor of a product of INT4: the channels' scales, the same for each block of inputs."""
+    from onnx import helper
+
+    step = np.float32(1 << (8 - weight.bits))
+    count = np.array([weight.codes.shape[0] // weight.block, weight.codes.shape[1]], dtype=np.int64)
+    tensors = _tensors({f"{name}.unit": (weight.scale * step)[None], f"{name}.blocks": count})
+    spread = helper.make_node("Expand", [f"{name}.unit", f"{name}.blocks"], [f"{name}.scales"])
+    inputs = [integers, f"{name}.scales"]
+    return tensors, [spread, helper.make_node("DequantizeLinear", inputs, [name], axis=0, block_size=weight.block)]
+
+
+def _tensors(values: Mapping[str, NDArray[Any] | np.float32]) -> list[Any]:
+    from onnx import numpy_helper
+
+    return [numpy_helper.from_array(np.asarray(value), key) for key, value in values.items()]
 
 
 def quantise_biases(model: Any) -> None:

@@ -51,7 +51,7 @@ from ropes_ros.learning.quantize import QuantisedNet, best_scale, size_share, sl
 from ropes_ros.learning.train import TrainConfig, train
 from ropes_ros.learning.validation import prepare
 from ropes_ros.model_delivery import apply, difference
-from ropes_ros.onnx_weights import NestedWeight, replace_weights
+from ropes_ros.onnx_weights import OPSET, NestedWeight, replace_weights
 from ropes_ros.robot import load_robot
 
 CONFIG = TrainConfig(
@@ -106,21 +106,39 @@ def test_a_scale_for_two_bits_is_not_that_of_the_largest_weight() -> None:
     assert (sliced(weight, chosen, 2) - weight).square().mean() < (sliced(weight, plain, 2) - weight).square().mean()
 
 
-@pytest.mark.parametrize("bits, extra", [(8, False), (4, False), (2, False), (2, True)])
-def test_a_stored_weight_runs_as_what_it_stands_for(bits: int, extra: bool) -> None:
+def graph_of(shape: tuple[int, ...], weight: NestedWeight) -> onnx.ModelProto:
+    """A linear layer or a convolution with such a weight, of an input x."""
+    helper = onnx.helper
+    kind, more = ("Gemm", {"transB": 1}) if len(shape) == 2 else ("Conv", {})
+    parts = [onnx.numpy_helper.from_array(np.zeros(size, np.float32), name) for size, name in ((shape, "w"), (shape[:1], "b"))]
+    given, out = (helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [None] * len(shape)) for name in "xy")
+    graph = helper.make_graph([helper.make_node(kind, ["x", "w", "b"], ["y"], **more)], "g", [given], [out], parts)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=10)
+    replace_weights(model, {"w": weight})
+    onnx.checker.check_model(model)
+    return model
+
+
+@pytest.mark.parametrize("bits, extra", [(8, False), (4, False), (4, True), (2, False), (2, True)])
+@pytest.mark.parametrize("shape", [(5, 256), (5, 48), (5, 7), (4, 3, 3, 3)])
+def test_a_stored_weight_runs_as_what_it_stands_for(
+    bits: int, extra: bool, shape: tuple[int, ...], tmp_path: Path
+) -> None:
     rng = np.random.default_rng(bits)
-    for shape in ((5, 7), (4, 3, 3, 3)):
-        codes, scale = rng.integers(0, 256, shape).astype(np.uint8), rng.random(shape[0]).astype(np.float32)
-        weight = NestedWeight(codes, scale, bits, extra, folded=True)
-        whole = onnx.numpy_helper.from_array(np.zeros(shape, np.float32), "w")
-        given = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["n"])
-        out = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, None)
-        graph = onnx.helper.make_graph([onnx.helper.make_node("Add", ["w", "x"], ["y"])], "g", [given], [out], [whole])
-        model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
-        replace_weights(model, {"w": weight})
-        session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-        (found,) = session.run(None, {"x": np.zeros(1, np.float32)})
-        np.testing.assert_allclose(found, weight.values(), rtol=1e-6)
+    codes, scale = rng.integers(0, 256, shape).astype(np.uint8), rng.random(shape[0]).astype(np.float32)
+    weight = NestedWeight(codes, scale, bits, extra, folded=True)
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+    session = onnxruntime.InferenceSession(
+        graph_of(shape, weight).SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    x = rng.normal(size=(2, *shape[1:])).astype(np.float32)
+    (found,) = session.run(None, {"x": x})
+    wanted = x.reshape(2, -1).astype(np.float64) @ weight.values().reshape(shape[0], -1).T
+    kinds = {node.op_type for node in onnx.load(str(tmp_path / "optimised.onnx")).graph.node}
+    packed = bits < 8 and len(shape) == 2 and shape[1] % 16 == 0 and values_of(bits, extra=extra) <= 16
+    assert ("MatMulNBits" in kinds) == packed  # which has its activations in 8 bits
+    np.testing.assert_allclose(found.reshape(2, -1), wanted, atol=(0.03 if packed else 1e-5) * np.abs(wanted).max())
 
 
 @pytest.fixture(scope="module")

@@ -8,10 +8,11 @@ from statistics import fmean, stdev
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ropes_ros.bench.judged import Judged
 from ropes_ros.encoder import PRECISION_FILES
-from ropes_ros.nested import digit_values, slice_codes, values_of
+from ropes_ros.nested import ZERO, digit_values, slice_codes
 
 ERROR_RATIO = {"int8": 1.02, "int4": 1.10, "int2": 1.50}
 """Mean error over that of fp32, at most."""
@@ -38,41 +39,59 @@ def key_figures(bench: Mapping[str, Any]) -> dict[str, dict[str, float]]:
     }
 
 
-def stored_weights(model: Path) -> dict[str, tuple[str, Any]]:
-    """The integer weights of a model file by name: their form, "codes" or "packed", and the stored values.
+def served_weights(model: Path) -> dict[str, NDArray[np.float32]]:
+    """The integer weights of a model file as the graph makes plain ones of them, by name.
 
-    Codes are int8, of products as [inputs, outputs]; packed values are the floats in units of the code of 8 bits.
+    Products have them as [inputs, outputs].
     """
     import onnx
-    from onnx import numpy_helper
+    from onnxruntime import GraphOptimizationLevel, InferenceSession, SessionOptions
 
-    tensors = {entry.name: numpy_helper.to_array(entry) for entry in onnx.load(str(model)).graph.initializer}
-    found: dict[str, tuple[str, Any]] = {}
-    for name, values in tensors.items():
+    content = onnx.load(str(model))
+    (image,) = content.graph.input
+    names = [name for name in _stored(content) if name.startswith("net.")]
+    del content.graph.output[:]
+    content.graph.output.extend(onnx.helper.make_tensor_value_info(name, 1, None) for name in names)
+    options = SessionOptions()
+    options.graph_optimization_level = GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = InferenceSession(content.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    shape = [1, *(side.dim_value for side in image.type.tensor_type.shape.dim[1:])]
+    return dict(zip(names, session.run(names, {image.name: np.zeros(shape, np.uint8)}), strict=True))
+
+
+def _stored(content: Any) -> dict[str, tuple[int, int]]:
+    """By integer weight of a graph: bytes of its codes, and of its scales."""
+    tensors = {entry.name: len(entry.raw_data) for entry in content.graph.initializer}
+    found = {}
+    for name, length in tensors.items():
         weight, _, form = name.rpartition(".")
-        if form == "codes" and values.dtype == np.int8:
-            found[weight] = (form, values)
-        elif form == "packed":
-            size, shape = int(tensors[f"{weight}.size"][0]), tensors[f"{weight}.shape"]
-            found[weight] = (form, tensors[f"{weight}.table"][values].reshape(-1)[:size].reshape(shape))
+        scale = {"codes": "scale", "packed": "unit"}.get(form)
+        # a bias has codes, too, of 32 bits
+        if scale is not None and f"{weight}.{scale}" in tensors and weight.endswith((".weight", "axes")):
+            found[weight] = length, tensors[f"{weight}.{scale}"]
     return found
 
 
 def nested_exact(folder: Path) -> bool:
-    """Whether each weight of the files of 4 and 2 bits is exactly the published slice of that of 8 bits."""
-    whole = stored_weights(folder / PRECISION_FILES["int8"])
+    """Whether each weight of the files of 4 and 2 bits is exactly the published slice of that of 8 bits.
+
+    What is compared are the weights that the graphs compute with, from the codes and scales of 8 bits.
+    """
+    import onnx
+    from onnx import numpy_helper
+
+    whole = onnx.load(str(folder / PRECISION_FILES["int8"]))
+    tensors = {entry.name: numpy_helper.to_array(entry) for entry in whole.graph.initializer}
+    served = served_weights(folder / PRECISION_FILES["int8"])
     for name, bits in (("int4", 4), ("int2", 2)):
         sliced = 0
-        for weight, (form, values) in stored_weights(folder / PRECISION_FILES[name]).items():
-            kind, codes = whole[weight]
-            if form == kind:
-                if not np.array_equal(values, codes):
-                    return False
+        for weight, values in served_weights(folder / PRECISION_FILES[name]).items():
+            if np.array_equal(values, served[weight]):
                 continue
-            codes = (codes.astype(np.int16) + 128).astype(np.uint8)
-            codes = codes.T if codes.ndim == 2 else codes
-            extra = len(np.unique(values)) > values_of(bits)
-            if not np.array_equal(values, digit_values(bits, extra=extra)[slice_codes(codes, bits, extra=extra)]):
+            codes = (tensors[f"{weight}.codes"].astype(np.int16) + ZERO).astype(np.uint8)
+            scale = tensors[f"{weight}.scale"]
+            possible = [digit_values(bits, extra=extra)[slice_codes(codes, bits, extra=extra)] for extra in (False, True)]
+            if not any(np.array_equal(values, digits * scale) for digits in possible):
                 return False
             sliced += 1
         if not sliced:
@@ -86,24 +105,12 @@ def size_shares(folder: Path) -> dict[str, float]:
     The axes of novelty, which are no weights of the encoder, are left out on both sides.
     """
     import onnx
-    from onnx import numpy_helper
 
     found = {}
     for name in SIZE_SHARE:
-        tensors = {
-            entry.name: numpy_helper.to_array(entry)
-            for entry in onnx.load(str(folder / PRECISION_FILES[name])).graph.initializer
-        }
-        stored = whole = 0
-        for key, values in tensors.items():
-            weight, _, form = key.rpartition(".")
-            integer = form == "packed" or (form == "codes" and values.dtype == np.int8)
-            if not weight.startswith("net.") or not integer:
-                continue
-            scale = tensors[f"{weight}.scale"] if form == "codes" else tensors[f"{weight}.unit"]
-            stored += values.nbytes + scale.nbytes
-            whole += 4 * (int(tensors[f"{weight}.size"][0]) if form == "packed" else values.size)
-        found[name] = stored / whole
+        path = folder / PRECISION_FILES[name]
+        weights = {key: sum(sizes) for key, sizes in _stored(onnx.load(str(path))).items() if key.startswith("net.")}
+        found[name] = sum(weights.values()) / sum(4 * values.size for values in served_weights(path).values())
     return found
 
 

@@ -501,9 +501,9 @@ def predict(
             assert frames.details is not None  # said above
             pixels = frames.details.read(chosen)
             if augmentation is None:
-                pictures = [to_input(small), to_input(pixels)]
+                pictures = [to_input(small), 255.0 * to_input(pixels)]
             else:
                 region = augmentation(pixels, rng)
-                pictures = [F.interpolate(region, small.shape[1:3], mode="area"), region]
+                pictures = [F.interpolate(region, small.shape[1:3], mode="area"), 255.0 * region]
         parts.append([part.double().cpu().numpy() for part in net(*(picture.to(device) for picture in pictures))])
     return Predicted(*(np.concatenate(column) for column in zip(*parts, strict=True)))

@@ -193,11 +193,11 @@ class CascadeNet(nn.Module):
 
         Args:
             images: float [N, 3, h, w], RGB in 0..1, at the first network's size.
-            region: float [N, 3, H, W], RGB in 0..1, as the camera gives it.
+            region: float [N, 3, H, W], RGB in grey levels 0..255, as the camera gives it.
         """
         first = self.base(images)
         guess = bounded(first.angle)
-        second = self.look(sample(region, self.aim(guess), self.aim.spacing), guess)
+        second = self.look(sample(region, self.aim(guess), self.aim.spacing) / 255.0, guess)
         return Prediction(second.angle, second.log_std, torch.cat([first.features, second.features], dim=1))
 
 
@@ -209,6 +209,9 @@ def bounded(angle: Tensor) -> Tensor:
 def sample(region: Tensor, centres: Tensor, spacing: Tensor) -> Tensor:
     """Glimpses of a region, bilinearly; beyond its edge the last pixel is repeated.
 
+    What a glimpse touches is cut out, and sampled as a product for rows and one for columns: a glimpse is upright, and
+    runtimes multiply faster than they look up single pixels.
+
     Args:
         region: float [N, 3, H, W].
         centres: Pixels (x, y), float [N, M, 2].
@@ -217,16 +220,25 @@ def sample(region: Tensor, centres: Tensor, spacing: Tensor) -> Tensor:
     Returns:
         float [N, M, 3, SIDE, SIDE].
     """
-    glimpses = centres.shape[1]
-    place = torch.arange(SIDE, device=region.device) - 0.5 * (SIDE - 1)
-    size = torch.tensor([region.shape[3], region.shape[2]], device=region.device, dtype=region.dtype)
+    height, width = int(region.shape[2]), int(region.shape[3])
+    reach = [int(np.ceil((SIDE - 1) * float(step))) + 2 for step in spacing]
+    size = torch.tensor([width, height], device=region.device)
+    room = (size - torch.tensor(reach, device=region.device)[:, None]).clamp(min=0)
+    place = (torch.arange(SIDE, device=region.device) - 0.5 * (SIDE - 1)) * spacing[:, None]
+    wanted = (centres[..., None] + place[:, None]).clamp(min=0.0).minimum(size[:, None] - 1.0)
+    begin = wanted[..., :1].floor().minimum(room[..., None].float())
+    touched = begin + torch.arange(max(reach), device=region.device)
+    weights = F.relu(1.0 - (wanted[..., None] - touched[..., None, :]).abs())
+    pixels = region.permute(0, 2, 3, 1).reshape(-1, 3)
+    first = touched.long() * torch.tensor([[1], [width]], device=region.device)
+    whole = height * width * torch.arange(region.shape[0], device=region.device)[:, None, None]
     taken = []
-    for number in range(glimpses):
-        steps = place * spacing[number]
-        x = (centres[:, number, 0, None] + steps + 0.5) / size[0] * 2.0 - 1.0
-        y = (centres[:, number, 1, None] + steps + 0.5) / size[1] * 2.0 - 1.0
-        grid = torch.stack([x[:, None, :].expand(-1, SIDE, -1), y[:, :, None].expand(-1, -1, SIDE)], dim=-1)
-        taken.append(F.grid_sample(region, grid, padding_mode="border", align_corners=False))
+    for number, most in enumerate(reach):
+        along, down = min(most, width), min(most, height)
+        index = whole + first[:, number, 1, :down, None] + first[:, number, 0, None, :along]
+        cutting = pixels[index].permute(0, 3, 1, 2)
+        across = weights[:, number, 0, None, :, :along].transpose(2, 3)
+        taken.append(weights[:, number, 1, None, :, :down] @ cutting @ across)
     return torch.stack(taken, dim=1)
 
 

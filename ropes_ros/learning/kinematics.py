@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -68,24 +69,34 @@ class Kinematics(nn.Module):
         Returns:
             float [N, J + 1, 3], m.
         """
-        position = self.home + self.half_range * angle
-        identity = torch.eye(3, device=angle.device)
-        start = 0.0 * position[:, :1].expand(-1, 3)  # one row a pose, however many there are when this is exported
-        places: dict[int, tuple[Tensor, Tensor]] = {-1: (identity[None], start)}
-        origins: dict[int, Tensor] = {}
+        position = (self.home + self.half_range * angle)[:, :, None, None]
+        motions = self._motions(torch.sin(position), 1.0 - torch.cos(position), position)
+        places: dict[int, Tensor] = {}
+        for joint, motion in enumerate(motions.split(1, dim=1)):
+            places[joint] = motion
         for joint in self.order:
-            rotation, origin = places[self.parents[joint]]
-            origin = origin + rotation @ self.placements[joint, :3, 3]
-            rotation = rotation @ self.placements[joint, :3, :3]
-            q = position[:, joint, None]
-            turn, slide = self.turns[joint], self.slides[joint]
-            sine, rest = torch.sin(q)[..., None], (1.0 - torch.cos(q))[..., None]
-            turned = rotation @ (identity + sine * turn + rest * (turn @ turn))
-            places[joint] = turned, origin + (rotation @ slide) * q
-            origins[joint] = origin
-        rotation, origin = places[self.tip_parent]
-        points = [origins[joint] for joint in range(len(self.parents))]
-        return torch.stack([*points, origin + rotation @ self.tip], dim=1)
+            if (parent := self.parents[joint]) >= 0:
+                places[joint] = places[parent][..., :4] @ places[joint]
+        origins = torch.cat([places[joint] for joint in range(len(self.parents))], dim=1)[..., :3, 4]
+        carrier = places[self.tip_parent]
+        tip = carrier[..., :3, :3] @ self.tip + carrier[..., :3, 3]
+        return torch.cat([origins, tip], dim=1)
+
+    def _motions(self, sine: Tensor, rest: Tensor, position: Tensor) -> Tensor:
+        """Each joint's frame in its parent's, and beside it where that frame is before it slides.
+
+        Args:
+            sine, rest, position: sin(q), 1 - cos(q), and q, float [N, J, 1, 1].
+
+        Returns:
+            float [N, J, 4, 5], the homogeneous transform and the origin's column.
+        """
+        edge = torch.zeros_like(self.placements)
+        turns, slides = edge.clone(), edge.clone()
+        turns[:, :3, :3], slides[:, :3, 3] = self.turns, self.slides
+        still = torch.cat([self.placements, self.placements[:, :, 3:]], dim=2)
+        parts = [F.pad(self.placements @ part, (0, 1)) for part in (turns, turns @ turns, slides)]
+        return still + sine * parts[0] + rest * parts[1] + position * parts[2]
 
     def _depth(self, joint: int) -> int:
         return 0 if joint < 0 else 1 + self._depth(self.parents[joint])

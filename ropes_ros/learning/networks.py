@@ -239,14 +239,18 @@ def with_statistics(stages: nn.Sequential, maps: Tensor) -> tuple[Tensor, Tensor
     Returns:
         The last maps, and the statistics, float [N, 2 x channels of all stages], without gradient.
     """
-    noted = []
+    means, squares = [], []
     for stage in stages:
         maps = stage(maps)
         if isinstance(stage, nn.ReLU) or (len(list(stage.children())) and not isinstance(stage, nn.Conv2d)):
             seen = maps.detach().float()
-            mean = seen.mean(dim=(2, 3))
-            noted += [mean, (seen.square().mean(dim=(2, 3)) - mean.square()).clamp(min=0.0).sqrt()]
-    return maps, torch.cat(noted, dim=1)
+            means.append(seen.mean(dim=(2, 3)))
+            squares.append(seen.square().mean(dim=(2, 3)))
+    mean = torch.cat(means, dim=1)
+    deviation = (torch.cat(squares, dim=1) - mean.square()).clamp(min=0.0).sqrt()
+    channels = [int(part.shape[1]) for part in means]
+    pairs = zip(mean.split(channels, dim=1), deviation.split(channels, dim=1), strict=True)
+    return maps, torch.cat([part for pair in pairs for part in pair], dim=1)
 
 
 def _angle_net(architecture: dict[str, Any]) -> nn.Module:

@@ -29,6 +29,8 @@ LEAST = 8
 """Bits of convolutions, first and last layers. They hold an eighth of the weights of our networks; with 8 bits
 their activations are integers of 8 bits in every precision, for which runtimes have kernels. As published, too, only
 the large linear layers are sliced (Nair et al., arXiv 2502.06786, sec. 4: those of the feed-forward blocks)."""
+FEW_CHANNELS = 8
+"""Channels of a map below which a convolution meets floats: runtimes take longer for such a one in integers."""
 FRACTIONS = torch.linspace(0.1, 1.0, 37)
 """Scales that are tried, as shares of what the largest weight asks for."""
 
@@ -334,12 +336,12 @@ class QuantisedNet(nn.Module):
     def serve(self, precision: Precision) -> None:
         """Choose what is served: bits of all layers, or of some; 0 for weights as they are.
 
-        Where weights have 8 bits, the activations that they meet are integers as well, but for guesses.
+        Where weights have 8 bits, the activations that they meet are integers as well, but for guesses and pictures.
         """
         plan = self.plan(precision)
         for name, layer in self.layers().items():
             layer.bits = plan[name]
-            layer.range.active = plan[name] == 8 and not name.endswith("guess")
+            layer.range.active = plan[name] == 8 and not name.endswith("guess") and not _sees_pictures(layer)
         whole = all(plan[name] == 8 for name, layer in self.layers().items() if isinstance(layer, QuantisedConv2d))
         for part in self.modules():
             if isinstance(part, RangedReLU):
@@ -369,6 +371,10 @@ class QuantisedNet(nn.Module):
 
 
 networks.KINDS["quantised"] = QuantisedNet
+
+
+def _sees_pictures(layer: QuantisedConv2d | QuantisedLinear) -> bool:
+    return isinstance(layer, QuantisedConv2d) and layer.in_channels < FEW_CHANNELS
 
 
 def size_share(net: QuantisedNet, precision: Precision) -> float:
