@@ -18,7 +18,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ropes_ros import __version__, onnx_weights
 from ropes_ros.encoder import (

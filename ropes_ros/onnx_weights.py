@@ -2,9 +2,9 @@
 
 Weights of 8 bits are int8 with DequantizeLinear along the output channels, which runtimes know together with integer
 activations (QDQ). Weights of 4 bits that are factors of a product are of the type INT4 (ONNX, DequantizeLinear, opset
-21), in blocks of inputs, for which onnxruntime has a product that unpacks them as it goes (MatMulNBits). Those of 2 bits
-are four to a byte, a table of what each byte holds makes values of them as the graph is loaded, and these are INT4 for
-the same product: the type INT2 (opset 25) is known to few runtimes. Convolutions of few bits become plain weights as the
+21), in blocks of inputs, for which onnxruntime has a product that unpacks them as it goes (MatMulNBits). Those of 2
+bits are four to a byte; a table of what each byte holds makes values of them as the graph is loaded, and these are INT4
+for the same product: the type INT2 (opset 25) is known to few runtimes. Convolutions of few bits become int8 as the
 graph is loaded, which saves file size alone.
 """
 
@@ -35,7 +35,8 @@ class NestedWeight(NamedTuple):
         bits: That are served.
         extra: Whether slices have the extra value.
         last: Whether the output channel is the last axis instead, as in the factor of a product.
-        folded: Whether 8 bits, too, are made into plain weights as the graph is loaded: what meets float activations.
+        folded: Whether it meets float activations: where it is no product of few bits, it is made into plain weights as
+            the graph is loaded.
     """
 
     codes: NDArray[np.uint8]
@@ -143,7 +144,7 @@ def _whole(name: str, weight: NestedWeight) -> tuple[list[Any], list[Any]]:
 
 
 def _packed(name: str, weight: NestedWeight) -> tuple[list[Any], list[Any]]:
-    """The same of a weight that is several to a byte, or is made a plain one."""
+    """The same of a weight of few bits, or one that is made a plain one."""
     from onnx import TensorProto, helper
 
     count = values_of(weight.bits, extra=weight.extra)
@@ -153,8 +154,9 @@ def _packed(name: str, weight: NestedWeight) -> tuple[list[Any], list[Any]]:
         made = helper.make_tensor(f"{name}.packed", TensorProto.INT4, weight.codes.shape, signed, raw=True)
         tensors, nodes = _blocks(name, f"{name}.packed", weight)
         return [made, *tensors], nodes
-    half = count // 2
-    values = np.arange(count, dtype=np.float32) - half if weight.block else digit_values(weight.bits, extra=weight.extra)
+    worth = digit_values(weight.bits, extra=weight.extra)
+    # a digit in units of its own, where the scale is, too
+    values = worth / np.float32(1 << (8 - weight.bits)) if weight.block else worth
     size, shape = np.array([weight.codes.size], dtype=np.int64), np.array(weight.codes.shape, dtype=np.int64)
     start, flat = np.zeros(1, dtype=np.int64), np.array([-1], dtype=np.int64)
     tensors = _tensors(
@@ -175,14 +177,18 @@ def _packed(name: str, weight: NestedWeight) -> tuple[list[Any], list[Any]]:
         ("Reshape", [f"{name}.whole", f"{name}.shape"], "shaped", {}),
     ]
     nodes = [helper.make_node(kind, inputs, [f"{name}.{out}"], **more) for kind, inputs, out, more in steps]
-    if not weight.block:
-        tensors += _tensors({f"{name}.unit": weight.unit().astype(np.float32)})
+    if weight.folded and not weight.block:
+        tensors += _tensors({f"{name}.unit": weight.unit()})
         return tensors, [*nodes, helper.make_node("Mul", [f"{name}.shaped", f"{name}.unit"], [name])]
-    one, zero = f"{name}.one", f"{name}.zero"
-    tensors += [*_tensors({one: np.float32(1.0)}), helper.make_tensor(zero, TensorProto.INT4, [], [0])]
-    nodes.append(helper.make_node("QuantizeLinear", [f"{name}.shaped", one, zero], [f"{name}.integers"]))
-    more, last = _blocks(name, f"{name}.integers", weight)
-    return [*tensors, *more], [*nodes, *last]
+    one, zero, integers = f"{name}.one", f"{name}.zero", f"{name}.integers"
+    kind = TensorProto.INT4 if weight.block else TensorProto.INT8
+    tensors += [*_tensors({one: np.float32(1.0)}), helper.make_tensor(zero, kind, [], [0])]
+    nodes.append(helper.make_node("QuantizeLinear", [f"{name}.shaped", one, zero], [integers]))
+    if weight.block:
+        more_tensors, last = _blocks(name, integers, weight)
+        return [*tensors, *more_tensors], [*nodes, *last]
+    tensors += _tensors({f"{name}.unit": weight.scale})
+    return tensors, [*nodes, helper.make_node("DequantizeLinear", [integers, f"{name}.unit"], [name], axis=0)]
 
 
 def _blocks(name: str, integers: str, weight: NestedWeight) -> tuple[list[Any], list[Any]]:

@@ -47,7 +47,7 @@ from ropes_ros.learning.checkpoint import encoder_of, load_checkpoint, load_net
 from ropes_ros.learning.mixing import mix
 from ropes_ros.learning.qat import Lesson, QuantiseConfig, Quantised, fine_tune, prepare_lesson, quantise
 from ropes_ros.learning.quantised_checkpoint import calibrations_of
-from ropes_ros.learning.quantize import QuantisedNet, best_scale, size_share, sliced
+from ropes_ros.learning.quantize import CONVOLUTIONS, EDGES, QuantisedNet, best_scale, size_share, sliced
 from ropes_ros.learning.train import TrainConfig, train
 from ropes_ros.learning.validation import prepare
 from ropes_ros.model_delivery import apply, difference
@@ -110,7 +110,8 @@ def graph_of(shape: tuple[int, ...], weight: NestedWeight) -> onnx.ModelProto:
     """A linear layer or a convolution with such a weight, of an input x."""
     helper = onnx.helper
     kind, more = ("Gemm", {"transB": 1}) if len(shape) == 2 else ("Conv", {})
-    parts = [onnx.numpy_helper.from_array(np.zeros(size, np.float32), name) for size, name in ((shape, "w"), (shape[:1], "b"))]
+    sizes = {"w": shape, "b": shape[:1]}
+    parts = [onnx.numpy_helper.from_array(np.zeros(size, np.float32), name) for name, size in sizes.items()]
     given, out = (helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [None] * len(shape)) for name in "xy")
     graph = helper.make_graph([helper.make_node(kind, ["x", "w", "b"], ["y"], **more)], "g", [given], [out], parts)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=10)
@@ -193,7 +194,7 @@ def test_fine_tuning_helps_two_bits_and_keeps_the_weights_nested(frames: FrameSe
             served = digit_values(layer.bits)[slice_codes(codes, layer.bits)]
             unit = scale.reshape(-1, *[1] * (codes.ndim - 1)).numpy()
             np.testing.assert_array_equal(layer.served().numpy(), served * unit)
-            assert layer.bits == (8 if name in tuned.net.sheltered() else bits)
+            assert layer.bits == (bits if name in tuned.net.free() else 8)
 
 
 def test_every_precision_runs_as_torch_says_and_is_calibrated(
@@ -216,6 +217,37 @@ def test_every_precision_runs_as_torch_says_and_is_calibrated(
         assert off.max() < 0.1 and np.median(off) < 0.01
         np.testing.assert_allclose(found.std, np.asarray(frames.half_range) * std.numpy(), rtol=0.05)
         assert 0.2 < np.median(found.novelty) < 1.5
+
+
+def test_edges_and_convolutions_may_have_fewer_bits(
+    frames: FrameSet, checkpoint: Path, quantised: Quantised, preset: str, tmp_path: Path
+) -> None:
+    """They meet integers nevertheless, in the torch network as in the file."""
+    config = replace(TUNING, steps=20, checks=1, least={EDGES: 4, CONVOLUTIONS: 2})
+    made = quantise(frames, checkpoint, tmp_path, config=config)
+    content = load_checkpoint(made.checkpoint)
+    net, usual = load_net(content), load_net(load_checkpoint(quantised.checkpoint))
+    assert isinstance(net, QuantisedNet) and isinstance(usual, QuantisedNet)
+    bits = [set(net.plan(precision).values()) for precision in (8, 4, 2)]
+    assert bits == [{8}, {4}, {2, 4}] and net.plan(2)["stem.0"] == net.plan(2)["head"] == 4
+    assert size_share(net, 2) < size_share(usual, 2) - 0.01
+    pictures = frames.images[50:90]
+    export_quantised(made.checkpoint, tmp_path, robot=preset, frames=frames.images[:8])
+    assert nested_exact(tmp_path)
+    for name in ("int8", "int4", "int2"):
+        net.serve(content["precisions"][name])
+        with torch.no_grad():
+            angle, _ = Calibrated(calibrations_of(content)[name])(*net(to_input(pictures))[:2])
+        position = np.asarray(frames.home) + np.asarray(frames.half_range) * angle.numpy()
+        found = Encoder(tmp_path, precision=name).run(pictures)
+        assert np.median(np.abs(found.position - position) / found.std) < 0.01
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+    onnxruntime.InferenceSession(str(tmp_path / PRECISION_FILES["int2"]), options, providers=["CPUExecutionProvider"])
+    kinds = [node.op_type for node in onnx.load(str(tmp_path / "optimised.onnx")).graph.node]
+    assert "QLinearConv" in kinds and "MatMulNBits" in kinds
+    with pytest.raises(TrainingError, match=r"take one of \(8, 4, 2\) for"):
+        quantise(frames, checkpoint, tmp_path, config=replace(config, least={EDGES: 3, CONVOLUTIONS: 8}))
 
 
 def test_bytes_and_cards_follow_the_bits(family: Path, quantised: Quantised) -> None:
@@ -301,7 +333,8 @@ def test_a_mix_keeps_to_its_budget(quantised: Quantised) -> None:
     least = size_share(net, 2)
     found = mix(net, loss, size=least)
     assert found.size == pytest.approx(least) and found.plan == net.plan(2)
-    assert mix(net, loss, loss=1.0).plan == net.plan(8)
+    assert mix(net, loss, loss=0.0).plan == net.plan(8)
+    assert mix(net, loss, loss=4.0).loss == pytest.approx(loss(net, 8) + 4.0)
     with pytest.raises(TrainingError, match=r"with the fewest bits they take"):
         mix(net, loss, size=0.5 * least)
     with pytest.raises(TrainingError, match=r"one budget"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ropes_ros.bench.judged import Judged
 from ropes_ros.encoder import PRECISION_FILES
-from ropes_ros.nested import ZERO, digit_values, slice_codes
+from ropes_ros.nested import WIDTHS, ZERO, digit_values, slice_codes
 
 ERROR_RATIO = {"int8": 1.02, "int4": 1.10, "int2": 1.50}
 """Mean error over that of fp32, at most."""
@@ -73,7 +73,7 @@ def _stored(content: Any) -> dict[str, tuple[int, int]]:
 
 
 def nested_exact(folder: Path) -> bool:
-    """Whether each weight of the files of 4 and 2 bits is exactly the published slice of that of 8 bits.
+    """Whether each weight of the files of 4 and 2 bits is exactly a published slice of that of 8 bits.
 
     What is compared are the weights that the graphs compute with, from the codes and scales of 8 bits.
     """
@@ -82,21 +82,28 @@ def nested_exact(folder: Path) -> bool:
 
     whole = onnx.load(str(folder / PRECISION_FILES["int8"]))
     tensors = {entry.name: numpy_helper.to_array(entry) for entry in whole.graph.initializer}
-    served = served_weights(folder / PRECISION_FILES["int8"])
+    eight = served_weights(folder / PRECISION_FILES["int8"])
     for name, bits in (("int4", 4), ("int2", 2)):
         sliced = 0
         for weight, values in served_weights(folder / PRECISION_FILES[name]).items():
-            if np.array_equal(values, served[weight]):
+            if np.array_equal(values, eight[weight]):
                 continue
             codes = (tensors[f"{weight}.codes"].astype(np.int16) + ZERO).astype(np.uint8)
             scale = tensors[f"{weight}.scale"]
-            possible = [digit_values(bits, extra=extra)[slice_codes(codes, bits, extra=extra)] for extra in (False, True)]
-            if not any(np.array_equal(values, digits * scale) for digits in possible):
+            unit = scale if codes.ndim == 2 else scale.reshape(-1, *[1] * (codes.ndim - 1))
+            if not any(np.array_equal(values, worth * unit) for worth in _slices(codes, bits)):
                 return False
             sliced += 1
         if not sliced:
             return False
     return True
+
+
+def _slices(codes: NDArray[np.uint8], fewest: int) -> Iterator[NDArray[np.float32]]:
+    """Codes as all slices of at least so many bits, in units of the code."""
+    for bits in WIDTHS:
+        for extra in (False, True) if fewest <= bits < 8 else ():
+            yield digit_values(bits, extra=extra)[slice_codes(codes, bits, extra=extra)]
 
 
 def size_shares(folder: Path) -> dict[str, float]:

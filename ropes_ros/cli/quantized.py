@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,6 +11,7 @@ import typer
 
 from ropes_ros.cli.learn import cache_dir
 from ropes_ros.cli.output import Json, TopicsOption, as_command, console, in_words, print_json, topics_by_role
+from ropes_ros.errors import RopesError
 from ropes_ros.optional import need
 
 if TYPE_CHECKING:
@@ -26,6 +28,12 @@ model = typer.Typer(
 )
 
 
+class Bits(str, Enum):
+    """Bits of a weight, on the command line."""
+
+    EIGHT, FOUR, TWO = "8", "4", "2"
+
+
 def quantize(
     checkpoint: Annotated[Path, typer.Argument(help="checkpoint.pt that `ropes train` wrote.")],
     bag: Annotated[Path, typer.Argument(help="The intervention bag that it was trained on.")],
@@ -33,15 +41,23 @@ def quantize(
     steps: Annotated[int | None, typer.Option(min=0, help="Steps of the fine-tuning; 0 rounds only.")] = None,
     frames: Annotated[int | None, typer.Option(min=1, help="Training frames at most.")] = None,
     extra: Annotated[bool, typer.Option("--extra", help="Slices keep the value that clamping takes.")] = False,
+    edges: Annotated[Bits, typer.Option(help="Bits that the first and the last layers have at least.")] = Bits.EIGHT,
+    convolutions: Annotated[Bits, typer.Option(help="Bits that the other convolutions have at least.")] = Bits.EIGHT,
     mixed: Annotated[
         float | None,
         typer.Option(min=0.0, max=1.0, metavar="SHARE", help="Also a precision a layer, within this share of 32 bits."),
+    ] = None,
+    mixed_loss: Annotated[
+        float | None,
+        typer.Option(min=0.0, metavar="NATS", help="The same, with this loss at most above that of int8."),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Source of order and augmentation.")] = 0,
     topic: TopicsOption = None,
     as_json: Json = False,
 ) -> None:
     """Fine-tune a trained encoder so that its int8 weights hold int4 and int2 ones; joint_states are not read."""
+    if mixed is not None and mixed_loss is not None:
+        raise RopesError("--mixed and --mixed-loss are two budgets: give one of them")
     need("torch", extra="train")
     from dataclasses import replace
 
@@ -50,10 +66,12 @@ def quantize(
     from ropes_ros.dataset import load_frames
     from ropes_ros.learning.checkpoint import crop_of, encoder_of, load_checkpoint
     from ropes_ros.learning.qat import QuantiseConfig, quantise
+    from ropes_ros.learning.quantize import CONVOLUTIONS, EDGES
 
     content = load_checkpoint(checkpoint)
     size = encoder_of(content)[0]["image_size"]
-    config = QuantiseConfig(seed=seed, extra=extra)
+    least = {EDGES: int(edges.value), CONVOLUTIONS: int(convolutions.value)}
+    config = QuantiseConfig(seed=seed, extra=extra, least=least)
     config = replace(config, steps=config.steps if steps is None else steps, frames=frames or config.frames)
     with Progress(console=console, disable=as_json, transient=True) as progress:
         bar = progress.add_task("reading", total=None)
@@ -70,7 +88,7 @@ def quantize(
             checkpoint,
             out,
             config=config,
-            plans=None if mixed is None else partial(_mixed, mixed),
+            plans=None if mixed is None and mixed_loss is None else partial(_mixed, mixed, mixed_loss),
             on_step=lambda done, total, loss: progress.update(
                 bar, completed=done, total=total, description=f"fine-tuning, loss {loss:.3f}"
             ),
@@ -87,11 +105,13 @@ def quantize(
     )
 
 
-def _mixed(share: float, net: QuantisedNet, lesson: Lesson) -> Mapping[str, Mapping[str, int]]:
-    """The plan of the mixed precision within a share of the size."""
+def _mixed(
+    size: float | None, loss: float | None, net: QuantisedNet, lesson: Lesson
+) -> Mapping[str, Mapping[str, int]]:
+    """The plan of the mixed precision within a budget."""
     from ropes_ros.learning.mixing import mix
 
-    return {"mixed": mix(net, lesson.judge, size=share).plan}
+    return {"mixed": mix(net, lesson.judge, size=size, loss=loss).plan}
 
 
 @model.command("diff")

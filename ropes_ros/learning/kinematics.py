@@ -72,7 +72,7 @@ class Kinematics(nn.Module):
         position = (self.home + self.half_range * angle)[:, :, None, None]
         motions = self._motions(torch.sin(position), 1.0 - torch.cos(position), position)
         places: dict[int, Tensor] = {}
-        for joint, motion in enumerate(motions.split(1, dim=1)):
+        for joint, motion in enumerate(torch.split(motions, 1, dim=1)):
             places[joint] = motion
         for joint in self.order:
             if (parent := self.parents[joint]) >= 0:
@@ -85,11 +85,8 @@ class Kinematics(nn.Module):
     def _motions(self, sine: Tensor, rest: Tensor, position: Tensor) -> Tensor:
         """Each joint's frame in its parent's, and beside it where that frame is before it slides.
 
-        Args:
-            sine, rest, position: sin(q), 1 - cos(q), and q, float [N, J, 1, 1].
-
-        Returns:
-            float [N, J, 4, 5], the homogeneous transform and the origin's column.
+        All arguments are float [N, J, 1, 1], of a joint's position q: sin(q), 1 - cos(q) and q. Returned are float
+        [N, J, 4, 5], the homogeneous transform and the origin's column.
         """
         edge = torch.zeros_like(self.placements)
         turns, slides = edge.clone(), edge.clone()

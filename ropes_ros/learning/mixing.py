@@ -42,8 +42,8 @@ def mix(net: QuantisedNet, judge: Judge, *, size: float | None = None, loss: flo
         judge: Of its loss.
         size: Share of the weights' bytes in 32 bits that is allowed: the least loss within it, as far as steps one by
             one find it.
-        loss: Held-out loss that is allowed, as a factor of that with 8 bits: the least size within it. One of the two
-            is given.
+        loss: Held-out loss that is allowed above that with 8 bits, nats: the least size within it. One of the two is
+            given.
 
     Raises:
         TrainingError: Neither or both budgets are given, or the size cannot be reached.
@@ -51,10 +51,9 @@ def mix(net: QuantisedNet, judge: Judge, *, size: float | None = None, loss: flo
     if (size is None) == (loss is None):
         raise TrainingError("a mix of precisions needs one budget, of size or of loss")
     order = sorted(WIDTHS, reverse=True)
-    free = [name for name in net.layers() if name not in net.sheltered()]
-    plan = net.plan(8)
+    free, plan = net.free(), net.plan(8)
     now = Mixed(plan, size_share(net, plan), judge(net, plan))
-    allowed = None if loss is None else loss * now.loss
+    allowed = None if loss is None else now.loss + loss
     while size is None or now.size > size:
         steps = []
         for name in free:

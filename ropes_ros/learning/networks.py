@@ -249,7 +249,7 @@ def with_statistics(stages: nn.Sequential, maps: Tensor) -> tuple[Tensor, Tensor
     mean = torch.cat(means, dim=1)
     deviation = (torch.cat(squares, dim=1) - mean.square()).clamp(min=0.0).sqrt()
     channels = [int(part.shape[1]) for part in means]
-    pairs = zip(mean.split(channels, dim=1), deviation.split(channels, dim=1), strict=True)
+    pairs = zip(torch.split(mean, channels, dim=1), torch.split(deviation, channels, dim=1), strict=True)
     return maps, torch.cat([part for pair in pairs for part in pair], dim=1)
 
 

@@ -39,7 +39,7 @@ from ropes_ros.learning.mechanism import MechanismLikelihood, level_shares
 from ropes_ros.learning.networks import Prediction
 from ropes_ros.learning.optimisation import follow, one_cycle
 from ropes_ros.learning.quantised_checkpoint import QUANTISED_FILE, precision_name, save_quantised
-from ropes_ros.learning.quantize import ActivationRange, Precision, QuantisedConv2d, QuantisedNet
+from ropes_ros.learning.quantize import LEAST, ActivationRange, Precision, QuantisedConv2d, QuantisedNet
 from ropes_ros.learning.validation import prepare
 from ropes_ros.nested import WIDTHS
 
@@ -66,6 +66,8 @@ class QuantiseConfig:
         distil: Weight of the divergence from the float encoder.
         codistil: Weight of the divergence from the highest of the precisions.
         extra: Slices have the value that clamping takes from them, see `ropes_ros.nested`.
+        least: Bits that the first and last layers, and convolutions, have at least, see `quantize.LEAST`. Convolutions
+            of fewer than 8 are rounded, but not trained.
         jitter: Standard deviation of the change of guesses that the second look is trained with, half ranges.
         light, noise, occlusion: See `Augmentation`.
         checks: How often on the way the held-out loss is looked at.
@@ -83,6 +85,7 @@ class QuantiseConfig:
     distil: float = 1.0
     codistil: float = 1.0
     extra: bool = False
+    least: Mapping[str, int] = field(default_factory=lambda: dict(LEAST))
     jitter: float = 0.06
     light: float = 0.25
     noise: float = 0.03
@@ -139,6 +142,8 @@ def quantise(
     config, started = config or QuantiseConfig(), time.monotonic()
     if not set(config.widths) <= set(WIDTHS) or not config.widths:
         raise TrainingError(f"weights of {sorted(config.widths)} bits were asked for: take some of {WIDTHS}")
+    if set(config.least) != set(LEAST) or not set(config.least.values()) <= set(WIDTHS):
+        raise TrainingError(f"at least {dict(config.least)} bits were asked for: take one of {WIDTHS} for {list(LEAST)}")
     content = load_checkpoint(checkpoint)
     if content["calibration"] is None or content["architecture"]["kind"] == "quantised":
         raise TrainingError(f"{checkpoint}: is unfinished, or quantised already; name the one that `ropes train` wrote")
@@ -166,7 +171,7 @@ def quantise(
 
 
 def _plain(config: QuantiseConfig) -> dict[str, Any]:
-    return {**asdict(config), "widths": dict(config.widths)}
+    return {**asdict(config), "widths": dict(config.widths), "least": dict(config.least)}
 
 
 def divergence(wanted: Prediction, found: Prediction) -> Tensor:
@@ -183,13 +188,13 @@ class _Seen(NamedTuple):
     """What the networks of a cascade see of N frames, and what they are taught there.
 
     Attributes:
-        maps: Of each network's convolutions, float16 [N, ...]: integers of 8 bits in every precision.
+        maps: Of each network's convolutions, float16 [N, ...], by the convolutions' bits.
         guess: What each network corrects, float [N, J]; None for the first.
         taught: What the float encoder's network says of the same pictures.
         labels: Levels, int64 [N, J].
     """
 
-    maps: tuple[Tensor, ...]
+    maps: dict[tuple[int, ...], tuple[Tensor, ...]]
     guess: tuple[Tensor | None, ...]
     taught: tuple[Prediction, ...]
     labels: Tensor
@@ -197,7 +202,7 @@ class _Seen(NamedTuple):
     def of(self, chosen: slice | Tensor) -> _Seen:
         """Some of the frames."""
         return _Seen(
-            tuple(maps[chosen].float() for maps in self.maps),
+            {bits: tuple(part[chosen].float() for part in maps) for bits, maps in self.maps.items()},
             tuple(None if guess is None else guess[chosen] for guess in self.guess),
             tuple(Prediction(*(part[chosen] for part in said)) for said in self.taught),
             self.labels[chosen],
@@ -206,7 +211,7 @@ class _Seen(NamedTuple):
     def on(self, device: torch.device) -> _Seen:
         """All of it on a device."""
         return _Seen(
-            tuple(maps.to(device) for maps in self.maps),
+            {bits: tuple(part.to(device) for part in maps) for bits, maps in self.maps.items()},
             tuple(None if guess is None else guess.to(device) for guess in self.guess),
             tuple(Prediction(*(part.to(device) for part in said)) for said in self.taught),
             self.labels.to(device),
@@ -224,9 +229,11 @@ def _read(part: Any, maps: Tensor, guess: Tensor | None) -> Prediction:
     return Prediction(prediction.angle.float(), prediction.log_std.float(), prediction.features[:, :0])
 
 
-def _said(net: QuantisedNet, seen: _Seen) -> tuple[Prediction, ...]:
-    parts = _parts(net.inner)
-    return tuple(_read(*entry) for entry in zip(parts, seen.maps, seen.guess, strict=True))
+def _said(net: QuantisedNet, seen: _Seen, precision: Precision) -> tuple[Prediction, ...]:
+    """What the networks say in a precision, which is served from now on."""
+    net.serve(precision)
+    maps = seen.maps[net.sliced_convolutions(precision)]
+    return tuple(_read(*entry) for entry in zip(_parts(net.inner), maps, seen.guess, strict=True))
 
 
 class Lesson:
@@ -248,11 +255,10 @@ class Lesson:
     @torch.no_grad()
     def judge(self, net: QuantisedNet, precision: Precision) -> float:
         """Regime loss plus divergence from the float encoder on validation spans, mean over a cascade's networks."""
-        net.serve(precision)
         total, count = 0.0, len(self.held_out.labels)
         for begin in range(0, count, _CHUNK):
             seen = self.held_out.of(slice(begin, begin + _CHUNK))
-            total += float(self.loss(_said(net, seen), seen)) * len(seen.labels)
+            total += float(self.loss(_said(net, seen, precision), seen)) * len(seen.labels)
         return total / count
 
     def loss(self, said: tuple[Prediction, ...], seen: _Seen, distil: float = 1.0) -> Tensor:
@@ -278,10 +284,9 @@ def prepare_lesson(teacher: Any, frames: FrameSet, split: Split, config: Quantis
     shares = level_shares(split.labels[split.train], frames.joint_names, frames.level_ids)
     chosen, judged = _evenly(split.train, config.frames), _evenly(split.validation, HELD_OUT_FRAMES)
     augmentation = Augmentation(shift=0, light=config.light, noise=config.noise, occlusion=config.occlusion)
-    net = QuantisedNet.of(teacher.eval()).eval()
+    net = QuantisedNet.of(teacher.eval(), least=config.least).eval()
     views = _Views(frames, split, teacher, np.union1d(chosen, judged), config.jitter)
     teacher, net = copy.deepcopy(teacher).to(device), net.to(device)
-    net.serve(8)
     with torch.no_grad():
         _watch(net.ranges(), lambda: views.pass_by(_evenly(chosen, RANGE_FRAMES), augmentation, net, teacher, 1))
         training = views.pass_by(chosen, augmentation, net, teacher, config.seed + 2)
@@ -316,6 +321,7 @@ class _Views:
     ) -> _Seen:
         """What the networks see of frames int64 [n], on the CPU."""
         device = next(net.parameters()).device
+        rounded = {net.sliced_convolutions(bits): bits for bits in sorted(WIDTHS)}
         found: list[_Seen] = []
         parts = np.array_split(chosen, max(1, len(chosen) // _CHUNK))
 
@@ -329,17 +335,21 @@ class _Views:
                 shown = waiting.popleft().result()
                 if number + ahead < len(parts):
                     waiting.append(pool.submit(make, number + ahead))
-                maps, taught, guesses = [], [], []
+                maps: dict[tuple[int, ...], list[Tensor]] = {bits: [] for bits in rounded}
+                taught, guesses = [], []
                 for ours, theirs, (pictures, guess) in zip(_parts(net.inner), _parts(teacher), shown, strict=True):
                     moved, guessed = pictures.to(device), None if guess is None else guess.to(device)
-                    seen = ours.trunk(moved)
-                    _read(ours, seen, guessed)  # so that ranges are watched behind the maps, too
-                    maps.append(seen.half().cpu())
+                    for bits, precision in rounded.items():
+                        net.serve(precision)
+                        seen = ours.trunk(moved)
+                        _read(ours, seen, guessed)  # so that ranges are watched behind the maps, too
+                        maps[bits].append(seen.half().cpu())
                     said = _read(theirs, theirs.trunk(moved), guessed)
                     taught.append(Prediction(*(values.cpu() for values in said)))
                     guesses.append(guess)
                 labels = torch.from_numpy(self.split.labels[part].astype(np.int64))
-                found.append(_Seen(tuple(maps), tuple(guesses), tuple(taught), labels))
+                whole = {bits: tuple(values) for bits, values in maps.items()}
+                found.append(_Seen(whole, tuple(guesses), tuple(taught), labels))
         return _joined(found)
 
     def _shown(
@@ -370,29 +380,25 @@ class _Views:
 def _joined(parts: Sequence[_Seen]) -> _Seen:
     """Frames after each other."""
 
-    def each(of: Callable[[_Seen], tuple[Any, ...]]) -> list[tuple[Any, ...]]:
-        return list(zip(*(of(part) for part in parts), strict=True))
+    def each(values: Iterable[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+        return list(zip(*values, strict=True))
 
     return _Seen(
-        tuple(torch.cat(maps) for maps in each(lambda part: part.maps)),
-        tuple(None if guess[0] is None else torch.cat(guess) for guess in each(lambda part: part.guess)),
-        tuple(
-            Prediction(*(torch.cat(values) for values in zip(*said, strict=True)))
-            for said in each(lambda part: part.taught)
-        ),
+        {bits: tuple(torch.cat(maps) for maps in each(part.maps[bits] for part in parts)) for bits in parts[0].maps},
+        tuple(None if guess[0] is None else torch.cat(guess) for guess in each(part.guess for part in parts)),
+        tuple(Prediction(*map(torch.cat, each(said))) for said in each(part.taught for part in parts)),
         torch.cat([part.labels for part in parts]),
     )
 
 
 def _watch(ranges: Iterable[ActivationRange], look: Callable[[], object]) -> None:
-    """Set ranges to what passes while something is looked at, then serve activations as they are to be."""
+    """Set ranges to what passes while something is looked at."""
     watched = list(ranges)
-    active = [part.active for part in watched]
     for part in watched:
-        part.active, part.watching, part.low, part.high = False, True, 0.0, 0.0
+        part.watching, part.low, part.high = True, 0.0, 0.0
     look()
-    for part, before in zip(watched, active, strict=True):
-        part.active, part.watching = before, False
+    for part in watched:
+        part.watching = False
         part.settle()
 
 
@@ -490,8 +496,7 @@ def _summed(net: QuantisedNet, lesson: Lesson, config: QuantiseConfig, seen: _Se
     total = torch.zeros((), device=seen.labels.device)
     higher: tuple[Prediction, ...] | None = None
     for bits in config.bits:
-        net.serve(bits)
-        said = _said(net, seen)
+        said = _said(net, seen, bits)
         loss = lesson.loss(said, seen, config.distil)
         if higher is not None:
             pulls = [divergence(theirs, ours) for theirs, ours in zip(higher, said, strict=True)]
@@ -504,9 +509,8 @@ def _summed(net: QuantisedNet, lesson: Lesson, config: QuantiseConfig, seen: _Se
 @torch.no_grad()
 def _set_ranges(net: QuantisedNet, lesson: Lesson) -> None:
     """Ranges of what the linear layers meet, with weights of 8 bits."""
-    net.serve(8)
     linear = [layer.range for layer in net.layers().values() if not isinstance(layer, QuantisedConv2d)]
-    _watch(linear, lambda: _said(net, lesson.training.of(slice(0, RANGE_FRAMES))))
+    _watch(linear, lambda: _said(net, lesson.training.of(slice(0, RANGE_FRAMES)), 8))
 
 
 def _evenly(indices: NDArray[np.int64], most: int) -> NDArray[np.int64]:

@@ -25,10 +25,11 @@ from ropes_ros.learning.glimpse import GlimpseNet
 from ropes_ros.learning.networks import BlurPool, Prediction
 from ropes_ros.nested import WIDTHS, ZERO, digits_a_byte, values_of
 
-LEAST = 8
-"""Bits of convolutions, first and last layers. They hold an eighth of the weights of our networks; with 8 bits
-their activations are integers of 8 bits in every precision, for which runtimes have kernels. As published, too, only
-the large linear layers are sliced (Nair et al., arXiv 2502.06786, sec. 4: those of the feed-forward blocks)."""
+EDGES, CONVOLUTIONS = "edges", "convolutions"
+LEAST = {EDGES: 8, CONVOLUTIONS: 8}
+"""Bits that the first and the last layers, and the convolutions between, have at least in every precision: they hold an
+eighth of the weights of our networks. As published, too, only the large linear layers are sliced (Nair et al., arXiv
+2502.06786, sec. 4: those of the feed-forward blocks)."""
 FEW_CHANNELS = 8
 """Channels of a map below which a convolution meets floats: runtimes take longer for such a one in integers."""
 FRACTIONS = torch.linspace(0.1, 1.0, 37)
@@ -95,7 +96,7 @@ class ActivationRange(nn.Module):
 
     Attributes:
         active: Whether they are so.
-        watching: Whether the range is widened to what passes.
+        watching: Whether the range is widened to what passes, which is let through as it is.
         scale, zero: Of the integers 0..255.
     """
 
@@ -125,7 +126,7 @@ class ActivationRange(nn.Module):
         """Values of any shape, as they are or as the nearest integers' values."""
         if self.watching:
             self.low, self.high = min(self.low, float(values.min())), max(self.high, float(values.max()))
-        if not self.active:
+        if self.watching or not self.active:
             return values
         whole = values if values.dtype == torch.float32 else values.float()
         return torch.fake_quantize_per_tensor_affine(whole, self.scale, self.zero, 0, 255)
@@ -254,46 +255,56 @@ class QuantisedNet(nn.Module):
         _fold(self.inner)
         _replace(self.inner)
         for layer in self.layers().values():
-            layer.extra = bool(architecture["extra"])
+            layer.extra = isinstance(layer, QuantisedLinear) and bool(architecture["extra"])
         self.serve(8)
 
     @classmethod
-    def of(
-        cls, net: Any, *, extra: bool = False
-    ) -> QuantisedNet:
+    def of(cls, net: Any, *, extra: bool = False, least: Mapping[str, int] = LEAST) -> QuantisedNet:
         """A trained network with its weights and scales that suit several precisions.
 
         Args:
             net: The network, of any kind that has an architecture; it stays as it is.
             extra: See `ropes_ros.nested`.
+            least: Bits that layers of each kind have at least.
 
         Raises:
             TrainingError: The architecture is unknown.
         """
-        made = cls({"kind": "quantised", "inner": net.architecture(), "extra": extra})
+        made = cls({"kind": "quantised", "inner": net.architecture(), "extra": extra, "least": dict(least)})
         inner: Any = networks.build(net.architecture())
         inner.load_state_dict(net.state_dict())
         _fold(inner)
         _replace(inner)
         made.inner.load_state_dict(inner.state_dict())
+        with torch.no_grad():
+            for name, layer in made.layers().items():
+                if isinstance(layer, QuantisedConv2d):
+                    layer.log_scale.copy_(made._scale(name, layer, dict.fromkeys(WIDTHS, 1.0)))
         made.choose_scales(dict.fromkeys(WIDTHS, 1.0), extra=extra)
         return made
 
     @torch.no_grad()
     def choose_scales(self, widths: Mapping[int, float], *, extra: bool) -> None:
-        """Scales of the least error over the precisions that are wanted.
+        """Scales of linear layers with the least error over the precisions that are wanted.
 
         Args:
             widths: Weight of each number of bits.
-            extra: See `ropes_ros.nested`.
+            extra: Of these layers, see `ropes_ros.nested`.
         """
         self._architecture["extra"] = extra
         for name, layer in self.layers().items():
-            layer.extra = extra
+            if isinstance(layer, QuantisedLinear):
+                layer.extra = extra
+                layer.log_scale.copy_(self._scale(name, layer, widths))
+
+    def _scale(self, name: str, layer: QuantisedConv2d | QuantisedLinear, widths: Mapping[int, float]) -> Tensor:
+        """Logarithm of the scale of the least error over precisions, float [O]."""
+        served: dict[int, float] = {}
+        for bits, share in widths.items():
+            fewest = max(bits, self._least(name, layer))
             # a bit less doubles errors, and what is coarse would decide alone
-            shares = {bits: share * 4.0**bits for bits, share in widths.items()}
-            shares = {8: 1.0} if name in self.sheltered() else shares
-            layer.log_scale.copy_(best_scale(layer.weight, shares, extra=extra).log())
+            served[fewest] = served.get(fewest, 0.0) + share * 4.0**fewest
+        return best_scale(layer.weight, served, extra=layer.extra).log()
 
     @torch.no_grad()
     def settle(self, precision: int) -> None:
@@ -318,34 +329,42 @@ class QuantisedNet(nn.Module):
         """All ranges of activations."""
         return (part for part in self.modules() if isinstance(part, ActivationRange))
 
-    def sheltered(self) -> set[str]:
-        """Names of the layers that have `LEAST` bits in every precision."""
-        return {
-            name
-            for name, layer in self.layers().items()
-            if isinstance(layer, QuantisedConv2d) or name.rpartition(".")[2] in ("guess", "head")
-        }
-
     def plan(self, precision: Precision) -> dict[str, int]:
         """Bits of every layer in a precision."""
-        layers, sheltered = self.layers(), self.sheltered()
+        layers = self.layers()
         if isinstance(precision, int):
-            return {name: LEAST if name in sheltered and precision else precision for name in layers}
+            return {name: precision and max(precision, self._least(name, layer)) for name, layer in layers.items()}
         return {name: precision.get(name, 8) for name in layers}
+
+    def sliced_convolutions(self, precision: Precision) -> tuple[int, ...]:
+        """Bits of the convolutions in a precision: maps differ between two where these do."""
+        plan = self.plan(precision)
+        return tuple(plan[name] for name, layer in self.layers().items() if isinstance(layer, QuantisedConv2d))
+
+    def free(self) -> list[str]:
+        """Names of the layers whose bits may be chosen one by one: those that are linear, but for the last ones."""
+        return [name for name, layer in self.layers().items() if _kind(name, layer) is None]
+
+    def _least(self, name: str, layer: QuantisedConv2d | QuantisedLinear) -> int:
+        kind = _kind(name, layer)
+        return 0 if kind is None else int(self._architecture["least"][kind])
 
     def serve(self, precision: Precision) -> None:
         """Choose what is served: bits of all layers, or of some; 0 for weights as they are.
 
-        Where weights have 8 bits, the activations that they meet are integers as well, but for guesses and pictures.
+        Convolutions meet integers, but for those that see pictures, as do linear layers with weights of 8 bits, but for
+        those that see guesses.
         """
         plan = self.plan(precision)
         for name, layer in self.layers().items():
             layer.bits = plan[name]
-            layer.range.active = plan[name] == 8 and not name.endswith("guess") and not _sees_pictures(layer)
-        whole = all(plan[name] == 8 for name, layer in self.layers().items() if isinstance(layer, QuantisedConv2d))
+            if isinstance(layer, QuantisedConv2d):
+                layer.range.active = plan[name] > 0 and not _sees_pictures(layer)
+            else:
+                layer.range.active = plan[name] == 8 and not name.endswith("guess")
         for part in self.modules():
             if isinstance(part, RangedReLU):
-                part.range.active = whole
+                part.range.active = precision != 0
 
     def forward(self, *pictures: Tensor) -> Prediction:
         """See the network that was quantised."""
@@ -373,8 +392,15 @@ class QuantisedNet(nn.Module):
 networks.KINDS["quantised"] = QuantisedNet
 
 
-def _sees_pictures(layer: QuantisedConv2d | QuantisedLinear) -> bool:
-    return isinstance(layer, QuantisedConv2d) and layer.in_channels < FEW_CHANNELS
+def _sees_pictures(layer: QuantisedConv2d) -> bool:
+    return layer.in_channels < FEW_CHANNELS
+
+
+def _kind(name: str, layer: QuantisedConv2d | QuantisedLinear) -> str | None:
+    """Key of `LEAST`; None for linear layers between the first and the last."""
+    if isinstance(layer, QuantisedConv2d):
+        return EDGES if _sees_pictures(layer) else CONVOLUTIONS
+    return EDGES if name.rpartition(".")[2] in ("guess", "head") else None
 
 
 def size_share(net: QuantisedNet, precision: Precision) -> float:
