@@ -21,6 +21,7 @@ from ropes_ros.export import export_quantised
 from ropes_ros.learning.checkpoint import load_checkpoint, load_net
 from ropes_ros.learning.qat import Lesson, QuantiseConfig, fine_tune, prepare_lesson
 from ropes_ros.learning.quantised_checkpoint import QUANTISED_FILE, precision_name, save_quantised
+from ropes_ros.learning.quantize import CONVOLUTIONS, EDGES
 from ropes_ros.learning.validation import prepare
 from ropes_ros.nested import WIDTHS
 
@@ -31,6 +32,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "nested, joint throughout": {"settled": 0.0},
     "nested, extra value": {"extra": True},
     "nested, no co-distillation": {"codistil": 0.0},
+    "nested, convolutions sliced to 4 bits": {"least": {EDGES: 8, CONVOLUTIONS: 4}},
+    "nested, all layers sliced": {"least": {EDGES: 2, CONVOLUTIONS: 2}},
     **{f"{precision_name(bits)} rounded": {"widths": {bits: 1.0}, "steps": 0} for bits in WIDTHS},
 }
 """What differs from the default settings, by name; rounding is a fine-tuning of no steps."""
@@ -69,15 +72,16 @@ def compare(
     content = load_checkpoint(checkpoint)
     split = prepare(frames, span_s=content["config"]["span_s"], seed=content["config"]["seed"]).split
     shown = read_frames(checkpoint.parent, frames.camera_size)
-    rows = []
+    rows, looked = [], None if lesson is None else config.least
     for variant in variants:
         for seed in seeds[:1] if VARIANTS[variant].get("steps") == 0 else seeds:
             folder = out / f"{variant.replace(',', '').replace(' ', '-')}-{seed}"
             if not (folder / "row.json").is_file():
                 on_step(f"{variant}, seed {seed}")
-                if lesson is None:
-                    lesson = prepare_lesson(load_net(content), frames, split, config)
                 chosen = replace(config, seed=seed, **VARIANTS[variant])
+                if lesson is None or looked != chosen.least:
+                    looked = chosen.least
+                    lesson = prepare_lesson(load_net(content), frames, split, replace(config, least=looked))
                 row = _row(variant, chosen, lesson, content, frames, split, folder, shown, settings)
                 write_json(folder / "row.json", row)
             rows.append(json.loads((folder / "row.json").read_text(encoding="utf-8")))

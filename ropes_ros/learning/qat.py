@@ -143,7 +143,7 @@ def quantise(
     if not set(config.widths) <= set(WIDTHS) or not config.widths:
         raise TrainingError(f"weights of {sorted(config.widths)} bits were asked for: take some of {WIDTHS}")
     if set(config.least) != set(LEAST) or not set(config.least.values()) <= set(WIDTHS):
-        raise TrainingError(f"at least {dict(config.least)} bits were asked for: take one of {WIDTHS} for {list(LEAST)}")
+        raise TrainingError(f"least bits of {dict(config.least)} were asked for: take one of {WIDTHS} for {[*LEAST]}")
     content = load_checkpoint(checkpoint)
     if content["calibration"] is None or content["architecture"]["kind"] == "quantised":
         raise TrainingError(f"{checkpoint}: is unfinished, or quantised already; name the one that `ropes train` wrote")
