@@ -28,6 +28,27 @@ def test_a_joint_s_origin_is_that_of_the_link_it_moves():
         np.testing.assert_allclose(points[:, number], link, atol=1e-6)
 
 
+def test_joints_that_slide_move_what_they_carry(tmp_path):
+    joints = "".join(
+        f'<joint name="{name}" type="{kind}"><parent link="link{number}"/><child link="link{number + 1}"/>'
+        f'<origin xyz="0.1 0.2 {0.3 * number}" rpy="0.4 -0.2 0.1"/><axis xyz="{axis}"/>'
+        '<limit lower="-0.5" upper="0.7" velocity="1" effort="1"/></joint>'
+        for number, (name, kind, axis) in enumerate([("rail", "prismatic", "0 1 0"), ("turn", "revolute", "0.6 0 0.8"),
+                                                     ("lift", "prismatic", "0 0 1")])
+    )  # fmt: skip
+    links = "".join(f'<link name="link{number}"/>' for number in range(4))
+    (tmp_path / "slider.urdf").write_text(f'<robot name="slider">{links}{joints}</robot>')
+    entries = "".join(f"  {name}: {{home: 0.1, half_range: 0.3}}\n" for name in ("rail", "turn", "lift"))
+    preset = tmp_path / "robot.yaml"
+    preset.write_text(f"name: slider\nurdf: slider.urdf\nbase_link: link0\ntip_link: link3\njoints:\n{entries}")
+    robot = load_robot(preset)
+    u = np.random.default_rng(2).uniform(-1.0, 1.0, (7, 3))
+    points = Kinematics.of(robot)(torch.from_numpy(u).float()).numpy()
+    for number in range(3):
+        link = robot.fk(robot.denormalise(u), f"link{number + 1}")[0]
+        np.testing.assert_allclose(points[:, number], link, atol=1e-6)
+
+
 def test_gradient_is_the_geometric_jacobian():
     robot = load_robot("arm6")
     u = torch.tensor([[0.3, -0.2, 0.5, -0.7, 0.1, 0.9]], requires_grad=True)

@@ -74,6 +74,24 @@ def test_glimpses_of_training_and_of_the_exported_graph_are_the_same(recording):
             assert np.abs(out - graph[frame, number]).max() < 4.0
 
 
+@pytest.mark.parametrize("size", [(240, 256), (50, 90)])
+def test_glimpses_are_bilinear_and_repeat_the_edge(size):
+    """Also where a glimpse is larger than the region, and for each frame of a batch its own."""
+    rng = torch.Generator().manual_seed(3)
+    region = 255.0 * torch.rand((5, 3, *size), generator=rng)
+    centres = torch.rand((5, 2, 2), generator=rng) * torch.tensor([size[1] + 60.0, size[0] + 60.0]) - 30.0
+    centres[0, 0], centres[0, 1] = torch.tensor([-500.0, 5000.0]), torch.tensor([31.5, 31.5])
+    spacing = torch.tensor([0.97, 1.36])
+    found = sample(region, centres, spacing)
+    place = torch.arange(SIDE) - 0.5 * (SIDE - 1)
+    for number in range(2):
+        x, y = (centres[:, number, axis, None] + place * spacing[number] for axis in (0, 1))
+        where = torch.stack([x[:, None, :].expand(-1, SIDE, -1), y[:, :, None].expand(-1, -1, SIDE)], dim=-1)
+        grid = (where + 0.5) / torch.tensor([size[1], size[0]]) * 2.0 - 1.0
+        wanted = torch.nn.functional.grid_sample(region, grid, padding_mode="border", align_corners=False)
+        torch.testing.assert_close(found[:, number], wanted, atol=0.1, rtol=0.0)
+
+
 def test_the_aim_follows_the_arm(recording, camera):
     aim = Aim.at(Kinematics.of(recording.robot), camera)
     moved = aim(torch.tensor([[-0.8, 0, 0, 0, 0, 0], [0.8, 0, 0, 0, 0, 0]]))

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -61,7 +60,7 @@ class Kinematics(nn.Module):
         return made
 
     def forward(self, angle: Tensor) -> Tensor:
-        """Origins of the joints' frames, then the tip's.
+        """Origins of the frames that joints move, then the tip's.
 
         Args:
             angle: Normalised joint angles u, float [N, J].
@@ -70,30 +69,23 @@ class Kinematics(nn.Module):
             float [N, J + 1, 3], m.
         """
         position = (self.home + self.half_range * angle)[:, :, None, None]
-        motions = self._motions(torch.sin(position), 1.0 - torch.cos(position), position)
+        motions = torch.split(self._motions(position), 1, dim=1)
         places: dict[int, Tensor] = {}
-        for joint, motion in enumerate(torch.split(motions, 1, dim=1)):
-            places[joint] = motion
         for joint in self.order:
-            if (parent := self.parents[joint]) >= 0:
-                places[joint] = places[parent][..., :4] @ places[joint]
-        origins = torch.cat([places[joint] for joint in range(len(self.parents))], dim=1)[..., :3, 4]
+            parent = self.parents[joint]
+            places[joint] = motions[joint] if parent < 0 else places[parent] @ motions[joint]
+        origins = torch.cat([places[joint] for joint in range(len(self.parents))], dim=1)[..., :3, 3]
         carrier = places[self.tip_parent]
         tip = carrier[..., :3, :3] @ self.tip + carrier[..., :3, 3]
         return torch.cat([origins, tip], dim=1)
 
-    def _motions(self, sine: Tensor, rest: Tensor, position: Tensor) -> Tensor:
-        """Each joint's frame in its parent's, and beside it where that frame is before it slides.
-
-        All arguments are float [N, J, 1, 1], of a joint's position q: sin(q), 1 - cos(q) and q. Returned are float
-        [N, J, 4, 5], the homogeneous transform and the origin's column.
-        """
-        edge = torch.zeros_like(self.placements)
-        turns, slides = edge.clone(), edge.clone()
+    def _motions(self, position: Tensor) -> Tensor:
+        """Each joint's frame in its parent's, float [N, J, 4, 4], from positions [N, J, 1, 1]: linear in sin and cos."""
+        turns, slides = torch.zeros_like(self.placements), torch.zeros_like(self.placements)
         turns[:, :3, :3], slides[:, :3, 3] = self.turns, self.slides
-        still = torch.cat([self.placements, self.placements[:, :, 3:]], dim=2)
-        parts = [F.pad(self.placements @ part, (0, 1)) for part in (turns, turns @ turns, slides)]
-        return still + sine * parts[0] + rest * parts[1] + position * parts[2]
+        by_sine, by_rest, by_slide = (self.placements @ part for part in (turns, turns @ turns, slides))
+        rest = 1.0 - torch.cos(position)
+        return self.placements + torch.sin(position) * by_sine + rest * by_rest + position * by_slide
 
     def _depth(self, joint: int) -> int:
         return 0 if joint < 0 else 1 + self._depth(self.parents[joint])
