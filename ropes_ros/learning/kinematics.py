@@ -80,7 +80,7 @@ class Kinematics(nn.Module):
         return torch.cat([origins, tip], dim=1)
 
     def _motions(self, position: Tensor) -> Tensor:
-        """Each joint's frame in its parent's, float [N, J, 4, 4], from positions [N, J, 1, 1]: linear in sin and cos."""
+        """Each joint's frame in its parent's, float [N, J, 4, 4], from positions [N, J, 1, 1]."""
         turns, slides = torch.zeros_like(self.placements), torch.zeros_like(self.placements)
         turns[:, :3, :3], slides[:, :3, 3] = self.turns, self.slides
         by_sine, by_rest, by_slide = (self.placements @ part for part in (turns, turns @ turns, slides))
