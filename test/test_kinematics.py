@@ -38,7 +38,8 @@ def test_joints_that_slide_move_what_they_carry(tmp_path):
     )  # fmt: skip
     links = "".join(f'<link name="link{number}"/>' for number in range(4))
     (tmp_path / "slider.urdf").write_text(f'<robot name="slider">{links}{joints}</robot>')
-    entries = "".join(f"  {name}: {{home: 0.1, half_range: 0.3, max_acceleration: 2.0}}\n" for name in ("rail", "turn", "lift"))
+    each = "{home: 0.1, half_range: 0.3, max_acceleration: 2.0}"
+    entries = "".join(f"  {name}: {each}\n" for name in ("rail", "turn", "lift"))
     preset = tmp_path / "robot.yaml"
     preset.write_text(f"name: slider\nurdf: slider.urdf\nbase_link: link0\ntip_link: link3\njoints:\n{entries}")
     robot = load_robot(preset)
