@@ -40,7 +40,7 @@ from ropes_ros.framing import Region, area_weights
 from ropes_ros.learning.calibrate import Calibrated, Calibration
 from ropes_ros.learning.checkpoint import bags_of, load_checkpoint, load_net
 from ropes_ros.learning.quantised_checkpoint import calibrations_of, describe
-from ropes_ros.learning.quantize import QuantisedNet, layer_weights
+from ropes_ros.learning.quantize import QuantisedConv2d, QuantisedNet, layer_weights
 from ropes_ros.learning.tasks import LEVELS_ONLY, REGIME_LOSSES
 from ropes_ros.nested import ZERO
 from ropes_ros.onnx_weights import NestedWeight, quantise_biases, replace_weights
@@ -85,8 +85,9 @@ class DeployedEncoder(nn.Module):
         self.region, self.integers = region, integers
         width, height = size
         self.rows_each, self.columns_each = math.gcd(region.height, height), math.gcd(region.width, width)
-        self.rows = _constant(area_weights(region.height // self.rows_each, height // self.rows_each))
-        self.columns = _constant(area_weights(region.width // self.columns_each, width // self.columns_each).T)
+        rows, share = _exact(area_weights(region.height // self.rows_each, height // self.rows_each))
+        columns, other = _exact(area_weights(region.width // self.columns_each, width // self.columns_each))
+        self.rows, self.columns, self.share = _constant(rows), _constant(columns.T), share * other
         self.home, self.half_range = _constant(home), _constant(half_range)
         self.lower, self.upper = _constant(robot.lower), _constant(robot.upper)
         self.calibrated = Calibrated(calibration)
@@ -102,7 +103,7 @@ class DeployedEncoder(nn.Module):
         part = image if image.shape[1] == height else image[:, top : top + height]
         part = part if image.shape[2] == width else part[:, :, left : left + width]
         pixels = part.to(torch.float32)
-        small = torch.round(self._resized(pixels)) / 255.0
+        small = torch.round(self._resized(pixels) / self.share) / 255.0
         prediction = self.net(small, pixels.permute(0, 3, 1, 2)) if self.sees_region else self.net(small)
         angle, std = self.calibrated(prediction.angle, prediction.log_std)
         position = self.home + self.half_range * angle
@@ -110,7 +111,11 @@ class DeployedEncoder(nn.Module):
         return position, self.half_range * std, self._novelty(prediction.features)
 
     def _resized(self, pixels: Tensor) -> Tensor:
-        """Averages by area, float [N, H, W, 3] to [N, 3, h, w]: weights repeat after so many pixels that both share."""
+        """Averages by area times a known share, float [N, H, W, 3] to [N, 3, h, w].
+
+        Weights repeat after so many pixels that both sizes share. No sum is rounded, so that what lies in the middle of
+        two grey levels does so in every runtime.
+        """
         height, width = self.region.height, self.region.width
         lines = self.rows @ pixels.reshape(-1, self.rows_each, height // self.rows_each, width * 3)
         rows = self.rows_each * self.rows.shape[0]
@@ -293,9 +298,12 @@ def _replacing(model_dir: Path) -> Iterator[Path]:
 
 @torch.no_grad()
 def _plain(net: QuantisedNet) -> nn.Module:
-    """The network as it is served, with weights that hold what is: a graph is exported of it."""
+    """The network as it is served, with weights and biases that hold what is: a graph is exported of it."""
     plain = copy.deepcopy(net)
     for layer in plain.layers().values():
+        if isinstance(layer, QuantisedConv2d) and layer.range.active and layer.bias is not None:
+            unit = layer.range.scale * layer.log_scale.exp()  # as `quantise_biases` says
+            layer.bias.copy_((layer.bias / unit).round() * unit)
         layer.weight.copy_(layer.served())
         layer.bits = 0
     return plain
@@ -338,6 +346,13 @@ def _stated(shown: str, outputs: Sequence[NDArray[np.float32]]) -> str:
 @torch.no_grad()
 def _run(deployed: DeployedEncoder, images: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
     return [output.numpy() for output in deployed(torch.from_numpy(np.ascontiguousarray(images)))]
+
+
+def _exact(weights: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
+    """Area weights as whole numbers over a power of two, and by what their sums differ from 1."""
+    source = weights.shape[1]
+    whole = 1 << (source - 1).bit_length()
+    return np.rint(weights * source) / whole, source / whole
 
 
 def _constant(values: NDArray[np.float64]) -> nn.Parameter:

@@ -21,7 +21,7 @@ from ropes_ros.nested import ZERO, byte_digits, digit_values, pack, slice_codes,
 
 OPSET = 21
 """Of graphs with weights of type INT4."""
-MOST_BLOCK, LEAST_BLOCK = 128, 16
+MOST_BLOCK, LEAST_BLOCK = 32, 16
 """Inputs that share a scale in a product of INT4: powers of two between which onnxruntime has kernels."""
 INT4_VALUES = 16
 
