@@ -145,8 +145,8 @@ class AreaResizer:
     """Averages images of one size into smaller ones by area: what `area_weights` says, in less than OpenCV's time.
 
     The sum over a rectangle is a difference of four values of the summed-area table (F. C. Crow, "Summed-area tables
-    for texture mapping", SIGGRAPH 1984), which is bilinear within a pixel, since a pixel is of one colour. Halves are
-    rounded to the even number, as the exported graph does. `cv2.resize` with INTER_AREA sums in 32 bits, and rounds
+    for texture mapping", SIGGRAPH 1984), which is bilinear within a pixel, since a pixel is of one colour. Sums are whole
+    numbers, and halves are rounded to the even one, as in the exported graph. `cv2.resize` with INTER_AREA sums in 32 bits, and rounds
     halves up where two by two pixels become one: the two differ by one grey level at most.
 
     Holds buffers: each thread needs a resizer of its own.
@@ -166,14 +166,15 @@ class AreaResizer:
         whole = 255 * width * height < 1 << 31  # else whole numbers of 32 bits do not hold the sum
         self._depth = cv2.CV_32S if whole else cv2.CV_64F
         self._table = np.empty((height + 1, width + 1, 3), dtype=np.int32 if whole else np.float64)
-        left, right_share = _edges(width, columns)
-        above, lower_share = _edges(height, rows)
+        left, past_left = _edges(width, columns)
+        above, past_above = _edges(height, rows)
         channels = (3 * left[:, None] + np.arange(3)).ravel()
         first, line = 3 * (width + 1) * above[:, None] + channels, 3 * (width + 1)
         self._places = np.stack([first, first + 3, first + line, first + line + 3])
-        right, lower = np.repeat(right_share, 3), lower_share[:, None]
-        weights = [(1 - lower) * (1 - right), (1 - lower) * right, lower * (1 - right), lower * right]
-        self._weights = np.stack(weights) * (rows * columns / (width * height))
+        right, lower = np.repeat(past_left, 3), past_above[:, None]
+        upper, before = rows - lower, columns - right
+        self._weights = np.stack([upper * before, upper * right, lower * before, lower * right]).astype(np.float64)
+        self._pixels = float(width * height)
         self._corners = np.empty(self._places.shape, dtype=self._table.dtype)
         self._sums = np.empty(first.shape)
         self._strips = np.empty((rows, first.shape[1]))
@@ -191,15 +192,19 @@ class AreaResizer:
         np.einsum("krc,krc->rc", self._corners, self._weights, out=self._sums)
         np.subtract(self._sums[1:], self._sums[:-1], out=self._strips)
         np.subtract(self._strips[:, 3:], self._strips[:, :-3], out=self._means)
+        np.divide(self._means, self._pixels, out=self._means)
         np.rint(self._means, out=self._means)
         out[...] = self._means.reshape(out.shape)
 
 
-def _edges(source: int, target: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Where the edges between `target` pixels lie among `source` ones: the pixel, and how far into it, [target + 1]."""
-    edges: NDArray[np.float64] = np.arange(target + 1) * np.float64(source / target)
-    pixels = np.minimum(edges.astype(np.int64), source - 1)
-    return pixels, edges - pixels
+def _edges(source: int, target: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Where the edges between `target` pixels lie among `source` ones, [target + 1] each.
+
+    The pixel, and how far into it, in parts of which `target` make a pixel.
+    """
+    edges = np.arange(target + 1) * source
+    pixels = np.minimum(edges // target, source - 1)
+    return pixels, edges - target * pixels
 
 
 def _check_shrinking(source: int, target: int) -> None:

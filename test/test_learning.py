@@ -19,9 +19,11 @@ from ropes_ros.dataset import FrameSet, load_frames, split_spans
 from ropes_ros.encoder import INPUT, OUTPUTS, Encoder, file_sha256
 from ropes_ros.errors import ModelError, TrainingError
 from ropes_ros.evaluation import evaluate
-from ropes_ros.export import PARITY_SHARE, _assert_parity, export
+from ropes_ros.export import PARITY_SHARE, DeployedEncoder, _assert_parity, export
+from ropes_ros.framing import Region
 from ropes_ros.learning.calibrate import Calibrated, Calibration
 from ropes_ros.learning.checkpoint import load_checkpoint, load_net
+from ropes_ros.learning.networks import Prediction
 from ropes_ros.learning.train import TrainConfig, TrainResult, train
 
 CONFIG = TrainConfig(image_size=(32, 24), epochs=14, batch_size=64, occlusion=0.1, shift=0, seed=3)
@@ -250,6 +252,37 @@ def test_graph_resizes_as_the_dataset_does(model: Path, trained: TrainResult, fr
     robot = stick_robot(folder / "third")
     expected = np.clip(robot.denormalise(angle.detach().numpy()), robot.lower, robot.upper)
     np.testing.assert_allclose(Encoder(model).run(images).position, expected, atol=1e-3)
+
+
+@pytest.mark.parametrize("region, size", [((256, 240), (88, 80)), ((64, 48), (32, 24)), ((61, 47), (30, 24))])
+def test_what_lies_between_two_grey_levels_is_rounded_as_the_exact_average(
+    region: tuple[int, int], size: tuple[int, int], trained: TrainResult, folder: Path
+) -> None:
+    """A sum that a runtime rounds another way would move a hundredth of the pixels by a grey level."""
+
+    class Watching(torch.nn.Module):
+        image_size = size
+
+        def forward(self, small: torch.Tensor) -> Prediction:
+            self.seen = small
+            return Prediction(torch.zeros(1, 2), torch.zeros(1, 2), torch.zeros(1, widths))
+
+    calibration = Calibration.from_dict(load_checkpoint(trained.checkpoint)["calibration"])
+    widths, robot = len(calibration.familiar.mean), stick_robot(folder / "fourth")
+    (width, height), net = region, Watching()
+    box = np.zeros(2), np.ones(2)
+    deployed = DeployedEncoder(net, calibration, robot, Region(1, 2, width, height), *box)
+    image = np.random.default_rng(4).integers(0, 256, (height + 4, width + 3, 3)).astype(np.uint8)
+    deployed(torch.from_numpy(image[None]))
+    # of source pixel k and target pixel j, what they share, in units of 1 / target of a source pixel
+    shared = [
+        np.array([[max(0, min((j + 1) * source, (k + 1) * target) - max(j * source, k * target)) for k in range(source)]
+                  for j in range(target)])
+        for source, target in ((height, size[1]), (width, size[0]))
+    ]  # fmt: skip
+    cut = image[2 : 2 + height, 1 : 1 + width].astype(np.int64)
+    total = np.einsum("ij,jkc,lk->cil", shared[0], cut, shared[1])
+    np.testing.assert_array_equal((255.0 * net.seen[0]).round().numpy(), np.round(total / (height * width)))
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
