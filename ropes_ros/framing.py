@@ -145,9 +145,9 @@ class AreaResizer:
     """Averages images of one size into smaller ones by area: what `area_weights` says, in less than OpenCV's time.
 
     The sum over a rectangle is a difference of four values of the summed-area table (F. C. Crow, "Summed-area tables
-    for texture mapping", SIGGRAPH 1984), which is bilinear within a pixel, since a pixel is of one colour. Sums are whole
-    numbers, and halves are rounded to the even one, as in the exported graph. `cv2.resize` with INTER_AREA sums in 32 bits, and rounds
-    halves up where two by two pixels become one: the two differ by one grey level at most.
+    for texture mapping", SIGGRAPH 1984), which is bilinear within a pixel, since a pixel is of one colour. Sums are
+    whole numbers, and halves are rounded to the even one, as in the exported graph. `cv2.resize` with INTER_AREA sums
+    in 32 bits, and rounds halves up where two by two pixels become one: the two differ by one grey level at most.
 
     Holds buffers: each thread needs a resizer of its own.
 
