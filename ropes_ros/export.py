@@ -456,10 +456,15 @@ def _assert_parity(
     frames: NDArray[np.uint8] | None = None,
     share: float = PARITY_SHARE,
 ) -> None:
-    """Compare torch and onnxruntime on frames; where there are none, on noise and smooth images of two batch sizes."""
+    """Compare torch and onnxruntime on frames; where there are none, on noise and smooth images of two batch sizes.
+
+    Without optimisations, which may round once more: what they do is for the check where a model is used.
+    """
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     for images in _probes(camera_size) if frames is None else (frames[:1], frames):
         found = session.run(list(OUTPUTS), {INPUT: np.ascontiguousarray(images)})
         for name, ours, theirs in zip(OUTPUTS, _run(deployed, images), found, strict=True):
