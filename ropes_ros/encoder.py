@@ -166,6 +166,12 @@ class Estimate(NamedTuple):
     novelty: NDArray[np.float32]
 
 
+def stated_sha256(card: str, name: str) -> str | None:
+    """The SHA-256 that a card's text states of the file of that name, as hexadecimal digits; None for none."""
+    stated = re.search(rf"SHA-256 of {re.escape(name)}: `([0-9a-f]{{64}})`", card)
+    return None if stated is None else stated.group(1)
+
+
 def file_sha256(path: Path) -> str:
     """SHA-256 of a file, as hexadecimal digits."""
     digest = hashlib.sha256()
@@ -419,8 +425,7 @@ def _checked_content(path: Path, what: str = "one") -> bytes:
     with card.open("rb") as stream:
         text = stream.read(MAX_CARD_BYTES).decode("utf-8", errors="replace")
     content = path.read_bytes()
-    stated = re.search(rf"SHA-256 of {re.escape(path.name)}: `([0-9a-f]{{64}})`", text)
-    if stated is None or stated.group(1) != hashlib.sha256(content).hexdigest():
+    if stated_sha256(text, path.name) != hashlib.sha256(content).hexdigest():
         raise ModelError(
             f"{path}: its SHA-256 is not the one in {card.name}; the file was changed or damaged, export it again"
         )

@@ -2,7 +2,8 @@
 
 A difference says how the bytes of the new file follow from those of the old one: ranges that are copied, packed
 integer weights of more bits from those of fewer and a residual (or of fewer bits by slicing), and what is new. To apply
-one needs neither onnx nor torch. Both files' SHA-256 stand in it, and the card that vouches for the new one.
+one needs neither onnx nor torch. Both files' SHA-256 stand in it, and the card that vouches for the new one; stored
+frames, too, where the new file is checked on others than the old one.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ import hashlib
 import json
 import os
 import re
+import tempfile
 import zlib
+from collections.abc import Iterable, Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,14 +22,17 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ropes_ros.encoder import MAX_CARD_BYTES, MAX_MODEL_BYTES
+from ropes_ros.encoder import CHECK_KEY, FRAMES_FILE, MAX_CARD_BYTES, MAX_MODEL_BYTES, stated_sha256
 from ropes_ros.errors import ModelError, RuntimeSetupError
-from ropes_ros.nested import pack, slice_digits, unpack, values_of
+from ropes_ros.nested import WIDTHS, pack, slice_digits, unpack, values_of
 
 MAGIC = b"ropes_ros model difference 1\n"
 LEAST_COPIED = 64
 """Bytes of a tensor below which it is sent rather than copied."""
 CARD = "card.md"
+MAX_HEADER_BYTES = 8 * MAX_CARD_BYTES
+_MODEL_NAME = re.compile(r"(?!\.)[^/\\\x00-\x1f]{1,100}\.onnx")
+"""What a difference may write beside card and frames: no hidden file, nothing in another folder."""
 _NESTED = re.compile(r"^(?P<weight>.+)\.(?P<form>codes|packed)$")
 
 
@@ -75,11 +81,17 @@ def difference(old: Path, new: Path, out: Path) -> int:
         Its size in bytes.
 
     Raises:
-        ModelError: A file is missing, or no model.
+        ModelError: A file is missing, or no model; no card vouches for the new one; `out` is something else.
         RuntimeSetupError: onnx is not installed.
     """
     before, after = _content(old), _content(new)
-    theirs, ours = _tensors(before, old), _tensors(after, new)
+    if out.is_file() and not out.read_bytes().startswith(MAGIC):
+        raise ModelError(f"{out}: is there, and no difference of models; name another file")
+    if not _MODEL_NAME.fullmatch(new.name):
+        raise ModelError(f"{new}: a model file's name ends in .onnx; rename it, and export it again")
+    their_model, our_model = _parsed(before, old), _parsed(after, new)
+    theirs, ours = _tensors(their_model, before), _tensors(our_model, after)
+    card = _vouching(new, after)
     by_bytes = {before[entry.offset : entry.offset + entry.length]: entry for entry in theirs.values()}
     steps: list[dict[str, Any]] = []
     blobs: list[bytes] = []
@@ -95,14 +107,21 @@ def difference(old: Path, new: Path, out: Path) -> int:
         done = entry.offset + entry.length
     blobs.append(after[done:])
     steps.append({"new": len(blobs) - 1})
-    card = new.with_name(CARD)
-    header = {
+    if _made(steps, before, blobs) != after:
+        raise ModelError(f"{new}: does not follow from {old} by a difference; send it whole, and report this")
+    header: dict[str, Any] = {
         "old": {"name": old.name, "sha256": hashlib.sha256(before).hexdigest()},
         "new": {"name": new.name, "sha256": hashlib.sha256(after).hexdigest()},
-        "card": card.read_text(encoding="utf-8") if card.is_file() else "",
+        "card": card,
         "steps": steps,
-        "blobs": [len(blob) for blob in blobs],
     }
+    if (shown := _frames_of(our_model)) not in (None, _frames_of(their_model)):
+        frames = _content(new.with_name(FRAMES_FILE))
+        if hashlib.sha256(frames).hexdigest() != shown:
+            raise ModelError(f"{new}: was exported beside another {FRAMES_FILE}; export it again")
+        blobs.append(frames)
+        header["frames"] = len(blobs) - 1
+    header["blobs"] = [len(blob) for blob in blobs]
     packed = MAGIC + zlib.compress(json.dumps(header).encode() + b"\n" + b"".join(blobs), 9)
     out.write_bytes(packed)
     return len(packed)
@@ -110,6 +129,8 @@ def difference(old: Path, new: Path, out: Path) -> int:
 
 def apply(old: Path, difference_file: Path, out: Path | None = None) -> Path:
     """Make the new model file of the old one and a difference; nothing is written unless the hash is right.
+
+    An update that was interrupted, or is repeated, ends as one that was not.
 
     Args:
         old: The model file that is there.
@@ -126,26 +147,39 @@ def apply(old: Path, difference_file: Path, out: Path | None = None) -> Path:
     header, blobs = _opened(difference_file)
     found = hashlib.sha256(before).hexdigest()
     try:
-        stated, name = header["old"]["sha256"], str(header["new"]["name"])
-        if found != stated:
+        stated, name, wanted = header["old"]["sha256"], header["new"]["name"], header["new"]["sha256"]
+        if (found, old.name) == (wanted, name):
+            made = before
+        elif found == stated:
+            made = _made(header["steps"], before, blobs)
+        else:
             raise ModelError(
                 f"{difference_file}: was made from {header['old']['name']} with SHA-256 {stated[:16]}..., {old} has "
                 f"{found[:16]}...; take the difference from this version, or the whole model"
             )
-        made = b"".join(_applied(step, before, blobs) for step in header["steps"])
-        right = hashlib.sha256(made).hexdigest() == header["new"]["sha256"] and Path(name).name == name
-    except (KeyError, TypeError, ValueError, IndexError):
-        right = False
-    if not right:
-        raise ModelError(f"{difference_file}: is damaged; nothing was written, send it again")
+        files = {FRAMES_FILE: blobs[header["frames"]]} if "frames" in header else {}
+        files |= {name: made, CARD: header["card"].encode()}
+        right = _MODEL_NAME.fullmatch(name) and stated_sha256(header["card"], name) == wanted
+        if not right or hashlib.sha256(made).hexdigest() != wanted:
+            raise ValueError
+    except (AttributeError, KeyError, TypeError, ValueError, IndexError):
+        raise ModelError(f"{difference_file}: is damaged; nothing was written, send it again") from None
     folder = old.parent if out is None else out
+    _put(folder, files)
+    return folder / str(name)
+
+
+def _put(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write files whole and to the device, then move them to their places, the card last."""
     folder.mkdir(parents=True, exist_ok=True)
-    for path, content in ((folder / CARD, str(header["card"]).encode()), (folder / name, made)):
-        if content:
-            partial = path.with_name(f".partial-{path.name}")
-            partial.write_bytes(content)
-            os.replace(partial, path)
-    return folder / name
+    with tempfile.TemporaryDirectory(prefix=".partial-", dir=folder) as partial:
+        for name, content in files.items():
+            with (Path(partial) / name).open("wb") as stream:
+                stream.write(content)
+                stream.flush()
+                os.fsync(stream.fileno())
+        for name in files:
+            os.replace(Path(partial) / name, folder / name)
 
 
 def _step(
@@ -185,6 +219,22 @@ def _predicted(has: NDArray[np.uint8], base: _Stored, entry: _Stored) -> NDArray
     return np.where(whole > top, top, whole)
 
 
+def _made(steps: Iterable[dict[str, Any]], before: bytes, blobs: list[bytes]) -> bytes:
+    """The new file's bytes.
+
+    Raises:
+        ValueError: They are more than those of a model may be.
+    """
+    parts: list[bytes] = []
+    length = 0
+    for step in steps:
+        parts.append(_applied(step, before, blobs))
+        length += len(parts[-1])
+        if length > MAX_MODEL_BYTES:
+            raise ValueError(length)
+    return b"".join(parts)
+
+
 def _applied(step: dict[str, Any], before: bytes, blobs: list[bytes]) -> bytes:
     """The bytes that a step gives."""
     if "new" in step:
@@ -193,23 +243,45 @@ def _applied(step: dict[str, Any], before: bytes, blobs: list[bytes]) -> bytes:
         offset, length = step["copy"]
         return before[offset : offset + length]
     base, entry = _Stored(*step["from"]), _Stored(*step["to"])
+    if base.bits not in WIDTHS or entry.bits not in WIDTHS:
+        raise ValueError(step)
     digits = _predicted(base.digits(before), base, entry)
     if "residual" in step:
         digits = digits + np.frombuffer(blobs[step["residual"]], dtype=np.int8)
     return pack(digits.astype(np.uint8) ^ entry.sign, entry.values).tobytes()
 
 
-def _tensors(content: bytes, path: Path) -> dict[str, _Stored]:
-    """Where a model file's tensors are, by name; integer weights of whatever form by that of the weight."""
+def _parsed(content: bytes, path: Path) -> Any:
+    """The onnx.ModelProto of a file."""
     try:
         import onnx
-        from onnx import numpy_helper
     except ImportError:
         raise RuntimeSetupError("onnx is not installed; run `pip install 'ropes_ros[train]'`") from None
     try:
-        model = onnx.load_model_from_string(content)
+        return onnx.load_model_from_string(content)
     except Exception as error:
-        raise ModelError(f"{path}: is no ONNX model ({type(error).__name__})") from None
+        raise ModelError(f"{path}: is no ONNX model ({type(error).__name__}); name one") from None
+
+
+def _frames_of(model: Any) -> str | None:
+    """SHA-256 of the stored frames on which a model is checked; None for those without such a check."""
+    stated = [entry.value for entry in model.metadata_props if entry.key == CHECK_KEY]
+    return str(json.loads(stated[0])["frames"]) if stated else None
+
+
+def _vouching(model: Path, content: bytes) -> str:
+    """The text of the card beside a model, which states its SHA-256."""
+    card = _content(model.with_name(CARD)).decode("utf-8", errors="replace")
+    if stated_sha256(card, model.name) != hashlib.sha256(content).hexdigest():
+        raise ModelError(f"{model}: its SHA-256 is not the one in {CARD}; it was changed or damaged, export it again")
+    return card
+
+
+def _tensors(model: Any, content: bytes) -> dict[str, _Stored]:
+    """Where a model file's tensors are, by name; integer weights of whatever form by that of the weight."""
+    import onnx
+    from onnx import numpy_helper
+
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
     found: dict[str, _Stored] = {}
     for name, tensor in tensors.items():
@@ -242,13 +314,15 @@ def _opened(path: Path) -> tuple[dict[str, Any], list[bytes]]:
         if not unpacker.eof:
             raise ValueError
         text, _, rest = whole.partition(b"\n")
+        if len(text) > MAX_HEADER_BYTES:
+            raise ValueError
         header: dict[str, Any] = json.loads(text)
         ends = np.cumsum([0, *header["blobs"]]).tolist()
         if ends[-1] != len(rest):
             raise ValueError
+        return header, [rest[start:end] for start, end in pairwise(ends)]
     except (zlib.error, ValueError, KeyError, TypeError, RecursionError):
         raise ModelError(f"{path}: is damaged; send it again") from None
-    return header, [rest[start:end] for start, end in pairwise(ends)]
 
 
 def _content(path: Path) -> bytes:
