@@ -50,9 +50,11 @@ PRECISION_FILES = {
 }
 """Which file beside the card holds a model in a precision; "mixed" has a precision a layer."""
 AUTO = "auto"
-"""Takes fp16 where a GPU is offered, else int8, where these are there and pass their check; else fp32."""
+"""Takes fp32 where a GPU is offered, else int8, where that is there and passes its check; else fp32."""
 PRECISIONS = (AUTO, *PRECISION_FILES)
 HALF_FILE = PRECISION_FILES["fp16"]
+CARD_HEADING = "## Precisions, as `ropes bench precision` measured them"
+"""What stands above the table at a card's end, which speaks of the files that the card states."""
 CHECK_KEY = "ropes_ros_check"
 """Metadata of models with integer weights: what they said of the stored frames as they were exported."""
 MAX_FRAMES = 16
@@ -241,7 +243,7 @@ class Encoder:
         self.precision = precision
         half = precision == "fp16"
         reference = _checked_content(given) if half else b""
-        content = _checked_content(self.path, "one" if precision == "fp32" else f"an {precision} version")
+        content = _checked_content(self.path, "one" if precision == "fp32" else f"its {precision} version")
         self.sha256 = hashlib.sha256(content).hexdigest()
         self._session = Session(content, str(self.path), half=half, **options)
         self.providers = self._session.providers

@@ -6,6 +6,7 @@ import copy
 import json
 import math
 import os
+import shutil
 import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 
 from ropes_ros import __version__, onnx_weights
 from ropes_ros.encoder import (
+    CARD_HEADING,
     CHECK_KEY,
     FRAMES_FILE,
     HALF_FILE,
@@ -33,6 +35,7 @@ from ropes_ros.encoder import (
     ModelInfo,
     file_sha256,
     read_frames,
+    stated_sha256,
     write_frames,
 )
 from ropes_ros.errors import ModelError, RuntimeSetupError, TrainingError
@@ -52,6 +55,8 @@ PARITY_SHARE = 1e-3
 INTEGER_PARITY_SHARE = 2e-2
 """The same where activations are integers: a value between two of them may go to either."""
 AXES = "feature_axes"
+_CHOSE = "on validation spans, which chose the epoch"
+"""Ends the name of the figure by which trainings are told apart."""
 
 
 class DeployedEncoder(nn.Module):
@@ -172,10 +177,10 @@ def export(
         _write_half(made / "model.onnx", made / HALF_FILE)
         if frames is not None:
             write_frames(made, frames)
+        (made / "card.md").write_text(_card(info, made), encoding="utf-8")
+        Encoder(made)
         for name in (FRAMES_FILE, *PRECISION_FILES.values()):
             (model_dir / name).unlink(missing_ok=True)
-        (made / "card.md").write_text(_card(info, made), encoding="utf-8")
-    Encoder(model_dir)
     return model_dir / "model.onnx"
 
 
@@ -203,14 +208,16 @@ def export_quantised(
         model_dir: Folder for `model.int8.onnx` and the like; its card, if there is one, gets their SHA-256.
         robot: See `export`.
         precisions: Names out of `encoder.PRECISION_FILES`; all that the checkpoint has when empty.
-        frames: Frames of the camera to store, uint8 [N, H, W, 3] RGB; those that are stored there when None.
+        frames: Frames of the camera, uint8 [N, H, W, 3] RGB, to be stored where none are: on those that are there the
+            folder's other files are checked.
 
     Returns:
         Paths of the files by precision.
 
     Raises:
         TrainingError: The checkpoint is unreadable, or has no such precision.
-        ModelError: No frames are there, the card is of another robot, or torch and onnxruntime disagree.
+        ModelError: No frames are there, the folder's model is of another robot or training, or torch and onnxruntime
+            disagree; the folder is left as it was.
     """
     content, arm, camera_size = _read(checkpoint, robot)
     calibrations = calibrations_of(content)
@@ -219,15 +226,17 @@ def export_quantised(
         raise TrainingError(
             f"{checkpoint}: has no precision {unknown[0]!r}; it has {', '.join(content['precisions'])}"
         )
-    if frames is None:
-        frames = read_frames(model_dir, camera_size)
-    _check_frames(frames, camera_size, checkpoint)
+    _assert_same_training(model_dir / PRECISION_FILES["fp32"], content)
     net = load_net(content)
     assert isinstance(net, QuantisedNet)  # what has precisions is one
     with _replacing(model_dir) as made:
-        if not (model_dir / FRAMES_FILE).is_file():
+        if frames is None or (model_dir / FRAMES_FILE).is_file():
+            read_frames(model_dir, camera_size)
+            shutil.copy(model_dir / FRAMES_FILE, made)
+        else:
+            _check_frames(frames, camera_size, checkpoint)
             write_frames(made, frames)
-        shown = file_sha256((made if (made / FRAMES_FILE).is_file() else model_dir) / FRAMES_FILE)
+        frames, shown = read_frames(made, camera_size), file_sha256(made / FRAMES_FILE)
         for name in wanted:
             net.serve(content["precisions"][name])
             plain = _plain(net)
@@ -246,8 +255,8 @@ def export_quantised(
             _assert_parity(deployed, camera_size, path, frames, INTEGER_PARITY_SHARE)
         described = {name: describe(net, content["precisions"][name]) for name in wanted}
         _amend_card(model_dir / "card.md", made, info, described)
-    for name in wanted:
-        Encoder(model_dir, precision=name, providers=("cpu",))
+        for name in wanted:
+            Encoder(made, precision=name, providers=("cpu",))
     return {name: model_dir / PRECISION_FILES[name] for name in wanted}
 
 
@@ -264,6 +273,22 @@ def _read(checkpoint: Path, robot: str | None) -> tuple[dict[str, Any], Robot, t
             f"{robot or arm.name!r} is another robot"
         )
     return content, arm, (int(seen["camera_size"][0]), int(seen["camera_size"][1]))
+
+
+def _assert_same_training(whole: Path, content: dict[str, Any]) -> None:
+    """Raise where `model.onnx` is there and is not of the float encoder from which integer weights were made."""
+    if not whole.is_file():
+        return
+    import onnx
+
+    stated = [entry.value for entry in onnx.load(str(whole)).metadata_props if entry.key == METADATA_KEY]
+    theirs = ModelInfo.from_json(stated[0] if stated else "", whole)
+    chosen = [value for name, value in theirs.figures.items() if name.endswith(_CHOSE)]
+    if theirs.bags != bags_of(content) or chosen != [float(content["progress"][2])]:
+        raise ModelError(
+            f"{whole}: is of another training than these integer weights; export into another folder, or first the "
+            "checkpoint of which they were made"
+        )
 
 
 def _check_frames(frames: NDArray[np.uint8], camera_size: tuple[int, int], checkpoint: Path) -> None:
@@ -292,7 +317,7 @@ def _replacing(model_dir: Path) -> Iterator[Path]:
         raise ModelError(f"{model_dir}: cannot be made ({error.strerror}); choose another folder") from None
     with tempfile.TemporaryDirectory(prefix=".partial-", dir=model_dir) as folder:
         yield Path(folder)
-        for path in Path(folder).iterdir():
+        for path in sorted(Path(folder).iterdir(), key=lambda path: path.name == "card.md"):  # which vouches, last
             os.replace(path, model_dir / path.name)
 
 
@@ -377,7 +402,7 @@ def _describe(
         supervision=str(content["supervision"]),
         calibration=_calibrated_how(calibration, robot),
         figures={
-            f"{_chosen_by(content)} on validation spans, which chose the epoch": float(content["progress"][2]),
+            f"{_chosen_by(content)} {_CHOSE}": float(content["progress"][2]),
             "regime loss on calibration spans, which scaled std (nats)": calibration.loss,
             "Bayes floor of regime losses (nats)": calibration.bayes_floor,
             "recorded frames": float(frames["frames"]),
@@ -487,7 +512,10 @@ def _sha_line(path: Path, what: str) -> str:
 
 
 def _amend_card(card: Path, made: Path, info: ModelInfo, described: dict[str, str]) -> None:
-    """Write a card with the new files' SHA-256: the old one's with these lines replaced, or a new one."""
+    """Write a card with the new files' SHA-256: the old one's with these lines replaced, or a new one.
+
+    What was measured of a file that is replaced by another one is left out.
+    """
     lines = {
         PRECISION_FILES[name]: _sha_line(made / PRECISION_FILES[name], f"integer weights: {what}")
         for name, what in described.items()
@@ -496,6 +524,8 @@ def _amend_card(card: Path, made: Path, info: ModelInfo, described: dict[str, st
         text = card.read_text(encoding="utf-8")
         if not text.startswith(_title(info)):
             raise ModelError(f"{card}: is of another robot than {info.robot!r}; export into another folder")
+        if any(stated_sha256(text, name) not in (None, file_sha256(made / name)) for name in lines):
+            text = text.split(f"\n{CARD_HEADING}\n")[0]
     else:
         text = _card(info, made)
     kept = [line for line in text.splitlines() if not any(line.startswith(f"SHA-256 of {name}:") for name in lines)]

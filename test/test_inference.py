@@ -277,7 +277,7 @@ def test_damaged_or_foreign_sixteen_bit_files_are_refused(tiny_model: Path, tmp_
     with pytest.raises(ModelError, match=r"model.fp16.onnx: its SHA-256 is not the one in card.md"):
         Encoder(folder, precision="fp16")
     (folder / HALF_FILE).unlink()
-    with pytest.raises(ModelError, match=r"model.fp16.onnx: no such model; make an fp16 version with `ropes export`"):
+    with pytest.raises(ModelError, match=r"model.fp16.onnx: no such model; make its fp16 version with `ropes export`"):
         Encoder(folder, precision="fp16")
 
 

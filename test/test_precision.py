@@ -270,7 +270,7 @@ def test_a_precision_that_is_not_there_or_was_changed_is_refused(family: Path, t
     (folder / "model.onnx").unlink()  # a small robot need not hold the large file
     assert Encoder(folder, precision="int2").half_loss is not None
     (folder / PRECISION_FILES["int4"]).unlink()
-    with pytest.raises(ModelError, match=r"model.int4.onnx: no such model; make an int4 version with `ropes export`"):
+    with pytest.raises(ModelError, match=r"model.int4.onnx: no such model; make its int4 version with `ropes export`"):
         Encoder(folder, precision="int4")
     pictures = read_frames(folder, SIZE)
     write_frames(folder, pictures[::-1])
@@ -400,3 +400,58 @@ def test_the_shipped_model_has_its_precisions() -> None:
     for name in ("int8", "int4", "int2"):
         loss = Encoder(shipped_model("arm6"), precision=name).half_loss
         assert loss is not None and loss.position < 0.25
+
+
+def test_frames_that_are_stored_stay_those_on_which_files_are_checked(
+    family: Path, quantised: Quantised, frames: FrameSet, preset: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(family, folder)
+    stored = (folder / FRAMES_FILE).read_bytes()
+    others = np.stack([frames.images[number] for number in range(900, 930)])
+    export_quantised(quantised.checkpoint, folder, robot=preset, precisions=("int4",), frames=others)
+    assert (folder / FRAMES_FILE).read_bytes() == stored
+    assert Encoder(folder, precision="int4").precision == "int4" and Encoder(folder, precision="int8")
+    alone = tmp_path / "alone"
+    export_quantised(quantised.checkpoint, alone, robot=preset, precisions=("int4",), frames=others)
+    assert len(read_frames(alone, SIZE)) == 16 and Encoder(alone, precision="int4").precision == "int4"
+
+
+def test_a_model_that_does_not_pass_its_check_replaces_none(
+    family: Path, quantised: Quantised, preset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(family, folder)
+    write_frames(folder, read_frames(folder, SIZE)[::-1])  # so that new files differ from those that are there
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    monkeypatch.setattr(encoder_module, "HALF_POSITION", -1.0)
+    with pytest.raises(ModelError, match=r"in int8, angles of the stored frames change"):
+        export_quantised(quantised.checkpoint, folder, robot=preset)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_integer_weights_of_another_training_are_not_put_beside_a_model(
+    family: Path, quantised: Quantised, preset: str, tmp_path: Path
+) -> None:
+    folder, other = tmp_path / "model", tmp_path / "other.pt"
+    shutil.copytree(family, folder)
+    content = load_checkpoint(quantised.checkpoint)
+    content["progress"] = [*content["progress"][:2], content["progress"][2] + 0.01, *content["progress"][3:]]
+    torch.save(content, other)
+    with pytest.raises(ModelError, match=r"model.onnx: is of another training than these integer weights"):
+        export_quantised(other, folder, robot=preset)
+
+
+def test_a_card_says_nothing_measured_of_a_file_that_was_replaced(
+    family: Path, quantised: Quantised, preset: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(family, folder)
+    card = folder / "card.md"
+    card.write_text(card.read_text() + f"\n{encoder_module.CARD_HEADING}\n\n| int8 | 1.23 |\n")
+    export_quantised(quantised.checkpoint, folder, robot=preset)
+    assert "| int8 | 1.23 |" in card.read_text()  # the same bytes as before
+    write_frames(folder, read_frames(folder, SIZE)[::-1])
+    export_quantised(quantised.checkpoint, folder, robot=preset, precisions=("int8",))
+    assert encoder_module.CARD_HEADING not in card.read_text()
+    assert Encoder(folder, precision="int8").precision == "int8"

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from ropes_ros.bench.cells import write_json
-from ropes_ros.encoder import FRAMES_FILE, PRECISION_FILES, file_sha256, load_encoder, read_frames
+from ropes_ros.encoder import CARD_HEADING, FRAMES_FILE, PRECISION_FILES, file_sha256, load_encoder, read_frames
 from ropes_ros.errors import RopesError, RuntimeSetupError
 from ropes_ros.evaluation import evaluate_sim
 from ropes_ros.robot import bundled_robot
@@ -30,7 +30,6 @@ from ropes_ros.robot import bundled_robot
 CONDITIONS = ("clean", "drift", "second_object", "occlusion", "jitter")
 ROUNDED = "rounded by onnxruntime"
 """Name of plain post-training quantisation to 8 bits."""
-CARD_HEADING = "## Precisions, as `ropes bench precision` measured them"
 PROFILED = 60
 """Inferences of a profile."""
 
