@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import pytest
 from stick_frames import SIZE, stick_frames
 from synthetic import stick_robot
 
+from ropes_ros import cli
 from ropes_ros import encoder as encoder_module
 from ropes_ros.errors import ModelError, RopesError, TrainingError
 from ropes_ros.nested import (
@@ -455,3 +458,30 @@ def test_a_card_says_nothing_measured_of_a_file_that_was_replaced(
     export_quantised(quantised.checkpoint, folder, robot=preset, precisions=("int8",))
     assert encoder_module.CARD_HEADING not in card.read_text()
     assert Encoder(folder, precision="int8").precision == "int8"
+
+
+def test_ropes_quantize_refuses_before_the_work(
+    frames: FrameSet,
+    checkpoint: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    given = [frames]
+    monkeypatch.setattr("ropes_ros.dataset.load_frames", lambda *arguments, **options: given[0])
+    (tmp_path / "file").write_text("in the way")
+
+    def said(*options: str) -> str:
+        words = ["ropes", "quantize", str(checkpoint), "bag", "--steps", "0", "--frames", "100", *options]
+        monkeypatch.setattr(sys, "argv", words)
+        assert cli.main() == 1
+        found = capfd.readouterr()
+        assert "looking at the frames" not in found.out
+        return found.err
+
+    out = ("--out", str(tmp_path / "out"))
+    assert re.search(r"--mixed 0.01: with the fewest bits .* take 0\.\d+", said("--mixed", "0.01", *out))
+    assert "file exists" in said("--out", str(tmp_path / "file")).lower()
+    given[0] = replace(frames, bag_hash="2" * 64)
+    assert "this bag (2222222222222222) is not the one that the encoder was trained on" in said(*out)
+    assert not list((tmp_path / "out").iterdir())

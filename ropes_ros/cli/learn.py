@@ -141,7 +141,7 @@ def train(
         settings["backbone"] = backbone
     _known(task, constraint, pretrain)
     config = _config(epochs, seed, size, init, settings)
-    _writable(out)
+    writable(out)
     with Progress(console=console, disable=as_json, transient=True) as progress:
         bar = progress.add_task("reading", total=None)
         frames = load_frames(
@@ -278,7 +278,7 @@ def export(
 
     if not checkpoint.is_file():
         raise TrainingError(f"{checkpoint}: no such checkpoint; run `ropes train` first")
-    _writable(model)
+    writable(model)
     stored = None if frames is None else sample_images(frames, MAX_FRAMES, topics=topics_by_role(topic))
     if not is_quantised(checkpoint):
         if precision and not set(precision) <= {"fp32", "fp16"}:
@@ -328,7 +328,7 @@ def _config(
     return TrainConfig(**given)
 
 
-def _writable(folder: Path) -> None:
+def writable(folder: Path) -> None:
     """Make a folder and see that files can be written there, before the work whose result goes there."""
     folder.mkdir(parents=True, exist_ok=True)
     if not os.access(folder, os.W_OK | os.X_OK):

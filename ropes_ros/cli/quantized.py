@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ropes_ros.cli.learn import cache_dir
+from ropes_ros.cli.learn import cache_dir, writable
 from ropes_ros.cli.output import Json, TopicsOption, as_command, console, in_words, print_json, topics_by_role
-from ropes_ros.errors import RopesError
+from ropes_ros.errors import RopesError, TrainingError
 from ropes_ros.optional import need
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from typing import Any
 
-    from ropes_ros.learning.qat import Lesson
+    from ropes_ros.learning.qat import Lesson, QuantiseConfig
     from ropes_ros.learning.quantize import QuantisedNet
 
 model = typer.Typer(
@@ -66,12 +67,16 @@ def quantize(
     from ropes_ros.dataset import load_frames
     from ropes_ros.learning.checkpoint import crop_of, encoder_of, load_checkpoint
     from ropes_ros.learning.qat import QuantiseConfig, quantise
+    from ropes_ros.learning.quantised_checkpoint import assert_trained_on
     from ropes_ros.learning.quantize import CONVOLUTIONS, EDGES
 
     content = load_checkpoint(checkpoint)
     size = encoder_of(content)[0]["image_size"]
     least = {EDGES: int(edges.value), CONVOLUTIONS: int(convolutions.value)}
     config = QuantiseConfig(seed=seed, extra=extra, least=least)
+    if mixed is not None:
+        _reachable(mixed, content, config)
+    writable(out)
     config = replace(config, steps=config.steps if steps is None else steps, frames=frames or config.frames)
     with Progress(console=console, disable=as_json, transient=True) as progress:
         bar = progress.add_task("reading", total=None)
@@ -83,6 +88,7 @@ def quantize(
             progress=lambda done, total: progress.update(bar, completed=done, total=total),
             crop=crop_of(content, follows=False),
         )
+        assert_trained_on(content, recorded)
         result = quantise(
             recorded,
             checkpoint,
@@ -103,6 +109,17 @@ def quantize(
         f"`{as_command('ropes', 'export', result.checkpoint, 'models/NAME')}` into the folder of the exported model",
         soft_wrap=True,
     )
+
+
+def _reachable(share: float, content: Mapping[str, Any], config: QuantiseConfig) -> None:
+    """Refuse a share that no choice of bits keeps to, before the work."""
+    from ropes_ros.learning.quantize import QuantisedNet, size_share
+    from ropes_ros.nested import WIDTHS
+
+    made = {"kind": "quantised", "inner": content["architecture"], "extra": config.extra, "least": config.least}
+    least = size_share(QuantisedNet(made), min(WIDTHS))
+    if share < least:
+        raise TrainingError(f"--mixed {share:g}: with the fewest bits this network's weights take {least:.3f}")
 
 
 def _mixed(

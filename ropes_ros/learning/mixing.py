@@ -51,7 +51,8 @@ def mix(net: QuantisedNet, judge: Judge, *, size: float | None = None, loss: flo
     if (size is None) == (loss is None):
         raise TrainingError("a mix of precisions needs one budget, of size or of loss")
     order = sorted(WIDTHS, reverse=True)
-    free, plan = net.free(), net.plan(8)
+    free = net.free()
+    plan = {**net.plan(order[-1]), **dict.fromkeys(free, order[0])}
     now = Mixed(plan, size_share(net, plan), judge(net, plan))
     allowed = None if loss is None else now.loss + loss
     while size is None or now.size > size:

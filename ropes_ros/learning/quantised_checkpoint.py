@@ -31,6 +31,22 @@ def precision_name(bits: int) -> str:
     return f"int{bits}"
 
 
+def assert_trained_on(content: Mapping[str, Any], frames: FrameSet) -> None:
+    """Raise where frames are not of the recording that a float encoder's checkpoint states.
+
+    Spans that calibrate have to be those that its training left out, and what is exported states that recording.
+
+    Raises:
+        TrainingError: They are of another one.
+    """
+    trained = str(content["frames"]["bag_hash"])
+    if frames.bag_hash != trained:
+        raise TrainingError(
+            f"this bag ({frames.bag_hash[:16]}) is not the one that the encoder was trained on ({trained[:16]}): name "
+            "that one, or train on this one first"
+        )
+
+
 def save_quantised(
     path: Path,
     content: Mapping[str, Any],
