@@ -187,7 +187,7 @@ class Encoder:
     """A loaded model.
 
     Args:
-        path: `model.onnx`, or the folder that holds it.
+        path: `model.onnx`, or the folder that holds it; a file of another precision, which is then the one that runs.
         robot: Refuse a model of another robot when given.
         providers: Execution providers to try, in order: names of `ropes_ros.inference.PROVIDERS`.
         require_gpu: Refuse to run without a GPU execution provider.
@@ -217,6 +217,10 @@ class Encoder:
         if precision not in PRECISIONS:
             raise RuntimeSetupError(f"precision {precision!r} is unknown; take one of {', '.join(PRECISIONS)}")
         given = path / PRECISION_FILES["fp32"] if path.is_dir() else path
+        named = next((name for name, file in PRECISION_FILES.items() if file == given.name), "fp32")
+        if named != "fp32":
+            given = given.with_name(PRECISION_FILES["fp32"])
+            precision = named if precision == "fp32" else precision
         options: dict[str, Any] = {"providers": providers, "threads": threads, "cache": cache, "say": say}
         for chosen in _candidates(given, providers) if precision == AUTO else (precision,):
             try:
@@ -256,7 +260,7 @@ class Encoder:
             frames = read_frames(self.path.parent, self.info.camera_size)
             exact = Session(reference, str(given), providers=("cpu",))
             self.half_loss = self._check(frames, _one_by_one(exact.run, frames))
-        elif precision != "fp32":
+        elif precision != "fp32" or CHECK_KEY in self._session.properties:
             frames = read_frames(self.path.parent, self.info.camera_size)
             self.half_loss = self._check(frames, self._expected(len(frames)))
 

@@ -281,6 +281,31 @@ def test_a_precision_that_is_not_there_or_was_changed_is_refused(family: Path, t
         Encoder(folder, precision="int8")
 
 
+def test_a_file_that_is_named_is_checked_as_what_it_is(
+    family: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("int8", "int2", "fp16"):
+        encoder = Encoder(family / PRECISION_FILES[name])
+        assert (encoder.path.name, encoder.precision) == (PRECISION_FILES[name], name)
+        assert encoder.half_loss is not None
+    assert Encoder(family / PRECISION_FILES["int8"], precision="int4").precision == "int4"
+    folder = tmp_path / "model"
+    folder.mkdir()
+    for file in (PRECISION_FILES["int2"], FRAMES_FILE, "card.md"):
+        shutil.copy(family / file, folder)
+    monkeypatch.setattr(sys, "argv", ["ropes", "info", str(folder), "--json"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 0 and '"precision": "int2"' in capfd.readouterr().out
+    renamed = folder / "arm.onnx"
+    shutil.copy(folder / PRECISION_FILES["int2"], renamed)
+    (folder / "card.md").write_text((folder / "card.md").read_text().replace(PRECISION_FILES["int2"], renamed.name))
+    monkeypatch.setattr(encoder_module, "HALF_POSITION", -1.0)
+    for path in (family / PRECISION_FILES["int8"], renamed):
+        with pytest.raises(ModelError, match=r"angles of the stored frames change"):
+            Encoder(path)
+
+
 def test_auto_goes_on_with_fp32_where_integers_are_off(
     family: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

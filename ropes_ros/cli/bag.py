@@ -13,14 +13,17 @@ from ropes_ros.errors import RopesError
 
 
 def info(
-    path: Annotated[Path, typer.Argument(metavar="BAG_OR_MODEL", help="A bag, or a model's folder or model.onnx.")],
+    path: Annotated[Path, typer.Argument(metavar="BAG_OR_MODEL", help="A bag, or a model's folder or file.")],
     as_json: Json = False,
 ) -> None:
     """Say what is in a bag or a model."""
     if not path.exists():
         raise RopesError(f"{path} does not exist; name a bag or a model")
-    if path.suffix == ".onnx" or (path / "model.onnx").is_file():
-        _model_info(path, as_json)
+    from ropes_ros.encoder import PRECISION_FILES
+
+    files = [path] if path.suffix == ".onnx" else [path / name for name in PRECISION_FILES.values()]
+    if there := [file for file in files if file.is_file()]:
+        _model_info(there[0], as_json)
     else:
         _bag_info(path, as_json)
 
@@ -70,6 +73,7 @@ def _model_info(path: Path, as_json: bool) -> None:
 
     encoder = load_encoder(path)
     content = {**asdict(encoder.info), "sha256": encoder.sha256, "execution_providers": encoder.providers}
+    content["precision"] = encoder.precision
     if as_json:
         print_json(content)
         return
@@ -83,6 +87,7 @@ def _model_info(path: Path, as_json: bool) -> None:
             f"of {noise}",
             "calibration": encoder.info.calibration,
             "made by": encoder.info.producer,
+            "precision": encoder.precision,
             "runs on": ", ".join(encoder.providers),
             "sha256": encoder.sha256,
         }
