@@ -50,7 +50,7 @@ PRECISION_FILES = {
 }
 """Which file beside the card holds a model in a precision; "mixed" has a precision a layer."""
 AUTO = "auto"
-"""Takes fp32 where a GPU is offered, else int8, where that is there and passes its check; else fp32."""
+"""Takes fp32 where a GPU runs it, else int8, where that is there and passes its check; else fp32."""
 PRECISIONS = (AUTO, *PRECISION_FILES)
 HALF_FILE = PRECISION_FILES["fp16"]
 CARD_HEADING = "## Precisions, as `ropes bench precision` measured them"
@@ -222,14 +222,10 @@ class Encoder:
             given = given.with_name(PRECISION_FILES["fp32"])
             precision = named if precision == "fp32" else precision
         options: dict[str, Any] = {"providers": providers, "threads": threads, "cache": cache, "say": say}
-        for chosen in _candidates(given, providers) if precision == AUTO else (precision,):
-            try:
-                self._load(given, chosen, options)
-                break
-            except ModelError as error:
-                if precision != AUTO or chosen == "fp32":
-                    raise
-                say(f"{error}; fp32 is taken")
+        if precision == AUTO:
+            self._load_fastest(given, options)
+        else:
+            self._load(given, precision, options)
         if require_gpu and not self._session.on_gpu:
             raise RuntimeSetupError(
                 f"a GPU was required, but onnxruntime runs {self.path.name} on {', '.join(self.providers)}; install "
@@ -240,6 +236,20 @@ class Encoder:
                 f"{self.path}: was trained for robot {self.info.robot!r}, not {robot!r}; "
                 "give the parameter `robot` its name, or a model of this robot"
             )
+
+    def _load_fastest(self, given: Path, options: dict[str, Any]) -> None:
+        """Load what `AUTO` stands for: of what was measured the fastest."""
+        if offers_gpu(options["providers"]):
+            self._load(given, "fp32", options)
+            if self._session.on_gpu:  # where only 32 bit runs as one CUDA graph
+                return
+        if all(given.with_name(name).is_file() for name in (PRECISION_FILES["int8"], FRAMES_FILE)):
+            try:
+                self._load(given, "int8", options)
+                return
+            except ModelError as error:
+                options["say"](f"{error}; fp32 is taken")
+        self._load(given, "fp32", options)
 
     def _load(self, given: Path, precision: str, options: dict[str, Any]) -> None:
         """Load a precision of the model, and check it."""
@@ -381,14 +391,6 @@ def read_frames(folder: Path, size: tuple[int, int]) -> NDArray[np.uint8]:
     if tall.shape[1] != width or tall.shape[0] % height:
         raise ModelError(f"{path}: holds no frames of {width}x{height}; export the model again")
     return tall.reshape(-1, height, width, 3)
-
-
-def _candidates(model: Path, providers: Sequence[str]) -> tuple[str, ...]:
-    """Precisions that `AUTO` tries, in order: of those that were measured the fastest first."""
-    if offers_gpu(providers):  # only 32 bit runs as one CUDA graph
-        return ("fp32",)
-    there = all(model.with_name(name).is_file() for name in (PRECISION_FILES["int8"], FRAMES_FILE))
-    return ("int8", "fp32") if there else ("fp32",)
 
 
 def _agrees(stated: tuple[object, ...], wanted: tuple[int, ...]) -> bool:

@@ -315,6 +315,13 @@ def test_auto_goes_on_with_fp32_where_integers_are_off(
     assert len(said) == 1 and said[0].endswith("fp32 is taken")
 
 
+def test_auto_takes_int8_where_a_gpu_is_offered_and_does_not_start(
+    family: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(encoder_module, "offers_gpu", lambda providers: True)
+    assert Encoder(family, precision="auto").precision == "int8"
+
+
 def test_updates_send_residual_bits_and_are_verified(family: Path, tmp_path: Path) -> None:
     sent = tmp_path / "sent"
     for old, new in (("int2", "int4"), ("int4", "int8"), ("int2", "int8"), ("int8", "int2")):
