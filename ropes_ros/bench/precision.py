@@ -129,7 +129,13 @@ def amend_card(card: Path, result: dict[str, Any]) -> None:
     if not card.is_file():
         raise RopesError(f"{card}: no such card; name the folder of an exported model")
     heads, rows = columns(result)
-    lines = ["", CARD_HEADING, "", *(f"| {' | '.join(row)} |" for row in (heads, ["---"] * len(heads), *rows))]
+    how = result["settings"]
+    said = (
+        f"On {how['poses']} fresh poses of the built-in simulator a condition (seed {how['seed']}); costs on one "
+        f"thread of a processor, medians of {how['rounds']} rounds."
+    )
+    table = [f"| {' | '.join(row)} |" for row in (heads, ["---"] * len(heads), *rows)]
+    lines = ["", CARD_HEADING, "", said, "", *table]
     kept = card.read_text(encoding="utf-8").split(f"\n{CARD_HEADING}\n")[0].rstrip("\n")
     card.write_text("\n".join([kept, *lines]) + "\n", encoding="utf-8")
 
