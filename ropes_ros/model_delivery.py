@@ -85,7 +85,7 @@ def difference(old: Path, new: Path, out: Path) -> int:
         RuntimeSetupError: onnx is not installed.
     """
     before, after = _content(old), _content(new)
-    if out.is_file() and not out.read_bytes().startswith(MAGIC):
+    if out.is_file() and not MAGIC.startswith(out.read_bytes()[: len(MAGIC)]):  # one that was cut off may be empty
         raise ModelError(f"{out}: is there, and no difference of models; name another file")
     if not _MODEL_NAME.fullmatch(new.name):
         raise ModelError(f"{new}: a model file's name ends in .onnx; rename it, and export it again")

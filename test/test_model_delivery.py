@@ -165,6 +165,8 @@ def test_a_difference_is_made_of_vouched_files_and_overwrites_none(robot: Path, 
         with pytest.raises(ModelError, match=r"is there, and no difference of models; name another file"):
             difference(robot / INT2, maker / INT2, target)
     assert contents(tmp_path) == before
+    (tmp_path / "cut-off").touch()  # as a full disk leaves one
+    assert difference(robot / INT2, maker / INT2, tmp_path / "cut-off") > 0
     (maker / "card.md").write_text("# another card")
     with pytest.raises(ModelError, match=r"its SHA-256 is not the one in card.md"):
         difference(robot / INT2, maker / INT2, tmp_path / "update")
