@@ -31,7 +31,7 @@ torch = pytest.importorskip("torch")
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 
-from ropes_ros.bench.precision import amend_card
+from ropes_ros.bench.precision import QUICK, Settings, amend_card, measure
 from ropes_ros.bench.precision_targets import judge, nested_exact, size_shares
 from ropes_ros.dataset import FrameSet
 from ropes_ros.encoder import (
@@ -518,3 +518,24 @@ def test_ropes_quantize_refuses_before_the_work(
     given[0] = replace(frames, bag_hash="2" * 64)
     assert "this bag (2222222222222222) is not the one that the encoder was trained on" in said(*out)
     assert not list((tmp_path / "out").iterdir())
+
+
+def test_the_bench_leaves_out_what_does_not_run_here(
+    family: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model that was exported without frames has a file of 16 bit that is refused."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    for file in (PRECISION_FILES["fp32"], PRECISION_FILES["fp16"], "card.md"):
+        shutil.copy(family / file, folder)
+
+    def loaded(folder: Path, precision: str, settings: Settings) -> dict[str, str]:
+        return {"clean": Encoder(folder, precision=precision).precision}  # a robot that the simulator does not know
+
+    monkeypatch.setattr("ropes_ros.bench.precision.accuracy", loaded)
+    found = measure(folder, tmp_path / "out", replace(QUICK, inferences=5))
+    assert list(found["rows"]) == ["fp32"] and found["rows"]["fp32"]["latency_ms_p50"] > 0.0
+    assert "frames.png: missing" in found["refused"]["fp16"]
+    (folder / PRECISION_FILES["fp32"]).unlink()
+    with pytest.raises(RopesError, match=r"no precision runs: .*no such model"):
+        measure(folder, tmp_path / "out", QUICK)

@@ -23,7 +23,7 @@ import numpy as np
 
 from ropes_ros.bench.cells import write_json
 from ropes_ros.encoder import CARD_HEADING, FRAMES_FILE, PRECISION_FILES, file_sha256, load_encoder, read_frames
-from ropes_ros.errors import RopesError, RuntimeSetupError
+from ropes_ros.errors import ModelError, RopesError, RuntimeSetupError
 from ropes_ros.evaluation import evaluate_sim
 from ropes_ros.robot import bundled_robot
 
@@ -59,7 +59,7 @@ QUICK = Settings(poses=100, conditions=("clean",), inferences=30, rounds=1)
 def measure(
     model: Path, out: Path, settings: Settings | None = None, *, on_step: Callable[[str], None] = lambda text: None
 ) -> dict[str, Any]:
-    """Measure all precisions of a model that are there, and onnxruntime's own rounding to 8 bits.
+    """Measure all precisions of a model that are there and run here, and onnxruntime's own rounding to 8 bits.
 
     Args:
         model: The model's folder.
@@ -68,11 +68,11 @@ def measure(
         on_step: Told what is measured now.
 
     Returns:
-        "rows": by precision `bytes`, `latency_ms_p50` and the like, and `accuracy` by condition; "profile":
-        microseconds by kind of operator of fp32 and int8; "settings".
+        "rows": by precision `bytes`, `latency_ms_p50` and the like, and `accuracy` by condition; "refused": why a
+        precision was left out; "profile": microseconds by kind of operator of fp32 and int8; "settings".
 
     Raises:
-        RopesError: No model is there.
+        RopesError: No model is there, or none runs.
     """
     settings = settings or Settings()
     out.mkdir(parents=True, exist_ok=True)
@@ -82,11 +82,19 @@ def measure(
     if "fp32" in folders and (model / FRAMES_FILE).is_file():
         on_step(ROUNDED)
         folders[ROUNDED] = rounded_model(model, out / "rounded")
-    rows: dict[str, dict[str, Any]] = {name: {} for name in folders}
-    for name, folder in folders.items():
+    rows: dict[str, dict[str, Any]] = {}
+    refused: dict[str, str] = {}
+    for name, folder in list(folders.items()):
         on_step(f"accuracy: {name}")
-        rows[name]["bytes"] = (folder / PRECISION_FILES[_file_of(name)]).stat().st_size
-        rows[name]["accuracy"] = accuracy(folder, _file_of(name), settings)
+        size = (folder / PRECISION_FILES[_file_of(name)]).stat().st_size
+        try:
+            rows[name] = {"bytes": size, "accuracy": accuracy(folder, _file_of(name), settings)}
+        except ModelError as error:
+            refused[name] = str(error)
+            del folders[name]
+            on_step(f"left out: {error}")
+    if not rows:
+        raise RopesError(f"{model}: no precision runs: {next(iter(refused.values()))}")
     found: dict[str, list[dict[str, float]]] = {name: [] for name in folders}
     for number in range(settings.rounds):
         on_step(f"costs, round {number + 1} of {settings.rounds}")
@@ -97,6 +105,7 @@ def measure(
     profiled = [name for name in ("fp32", "int8") if name in folders]
     result = {
         "rows": rows,
+        "refused": refused,
         "profile": {name: profile(model / PRECISION_FILES[name], out) for name in profiled},
         "settings": {**vars(settings)},
     }
