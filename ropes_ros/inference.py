@@ -123,7 +123,18 @@ class Session:
         return self.providers[0] in GPU_PROVIDERS
 
     def run(self, batch: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
-        """The outputs, in the model's order, for a batch of the model's one input; the arrays are the caller's."""
+        """The outputs, in the model's order, for a batch of the model's one input; the arrays are the caller's.
+
+        Raises:
+            ModelError: onnxruntime cannot run it.
+        """
+        try:
+            return self._run(batch)
+        except Exception as error:  # onnxruntime has a dozen types, without a common one
+            reason = str(error).strip().partition("\n")[0][:200]
+            raise ModelError(f"{self._name}: onnxruntime cannot run it ({reason}); export it again") from None
+
+    def _run(self, batch: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
         if not self.on_gpu:
             outputs: list[NDArray[np.float32]] = self._session.run(None, {next(iter(self.inputs)): batch})
             return outputs

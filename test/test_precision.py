@@ -315,6 +315,29 @@ def test_auto_goes_on_with_fp32_where_integers_are_off(
     assert len(said) == 1 and said[0].endswith("fp32 is taken")
 
 
+def test_auto_goes_on_with_fp32_where_integers_load_and_do_not_run(family: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(family, folder)
+    path = folder / PRECISION_FILES["int8"]
+    before, model = encoder_module.file_sha256(path), onnx.load(str(path))
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([-1, 7, 11, 13]), "shape.bad"))
+    last = next(node for node in model.graph.node if "novelty" in node.output)
+    last.output[list(last.output).index("novelty")] = "novelty.good"
+    for kind, inputs, out, more in (
+        ("Reshape", ["image", "shape.bad"], "image.bad", {}),  # no camera's picture has so many pixels
+        ("Cast", ["image.bad"], "image.float", {"to": onnx.TensorProto.FLOAT}),
+        ("ReduceSum", ["image.float"], "sum", {"keepdims": 0}),
+        ("Add", ["novelty.good", "sum"], "novelty", {}),
+    ):
+        model.graph.node.append(onnx.helper.make_node(kind, inputs, [out], **more))
+    onnx.save(model, str(path))
+    card = folder / "card.md"
+    card.write_text(card.read_text().replace(before, encoder_module.file_sha256(path)))
+    with pytest.raises(ModelError, match=r"model.int8.onnx: onnxruntime cannot run it \("):
+        Encoder(folder, precision="int8")
+    assert Encoder(folder, precision="auto").precision == "fp32"
+
+
 def test_auto_takes_int8_where_a_gpu_is_offered_and_does_not_start(
     family: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
