@@ -100,7 +100,7 @@ def test_a_difference_takes_no_more_memory_than_a_model(
         header["steps"] = [{"copy": [0, 1_000_000]}] * 500
 
     def wide(header: dict[str, Any]) -> None:
-        next(step for step in header["steps"] if "from" in step)["to"][1] = 10**12
+        next(step for step in header["steps"] if "from" in step)["to"][2] = 10**12
 
     taken: list[int] = []
     plain = model_delivery._applied
