@@ -438,9 +438,10 @@ def test_a_card_takes_the_newest_table(family: Path, tmp_path: Path) -> None:
     card = tmp_path / "card.md"
     shutil.copy(family / "card.md", card)
     clean = {"mean_joint_mae_deg": 1.234, "mcc": 0.99, "tip_error_mm_median": 5.0}
+    told = {"covered": 1.0, "moved": 0.975}
     costs = {"bytes": 2_500_000, "load_s": 0.1, "latency_ms_p50": 1.5, "latency_ms_p99": 2.0, "cpu_ms": 1.4}
     result = {
-        "rows": {"int8": {"accuracy": {"clean": clean}, **costs, "memory_mb": 40.0}},
+        "rows": {"int8": {"accuracy": {"clean": clean}, "novelty_auroc": told, **costs, "memory_mb": 40.0}},
         "settings": {"conditions": ("clean",), "poses": 100, "seed": 3, "rounds": 1},
     }
     amend_card(card, result)
@@ -449,7 +450,8 @@ def test_a_card_takes_the_newest_table(family: Path, tmp_path: Path) -> None:
     text = card.read_text()
     assert text.startswith((family / "card.md").read_text().rstrip("\n"))
     assert "100 fresh poses" in text and "seed 3" in text and "medians of 1 rounds" in text
-    assert "| int4 | 1.23 | 0.990 | 5.0 | 2.50 | 0.10 | 1.50 | 2.00 | 1.40 | 40 |" in text and "| int8 |" not in text
+    assert "| int4 | 1.23 | 0.990 | 5.0 | 0.975 | 2.50 | 0.10 | 1.50 | 2.00 | 1.40 | 40 |" in text
+    assert "| int8 |" not in text
     with pytest.raises(RopesError, match=r"no such card"):
         amend_card(tmp_path / "absent.md", result)
 

@@ -24,7 +24,7 @@ import numpy as np
 from ropes_ros.bench.cells import write_json
 from ropes_ros.encoder import CARD_HEADING, FRAMES_FILE, PRECISION_FILES, file_sha256, load_encoder, read_frames
 from ropes_ros.errors import ModelError, RopesError, RuntimeSetupError
-from ropes_ros.evaluation import evaluate_sim
+from ropes_ros.evaluation import evaluate_sim, novelty_auroc
 from ropes_ros.robot import bundled_robot
 
 CONDITIONS = ("clean", "drift", "second_object", "occlusion", "jitter")
@@ -40,6 +40,7 @@ class Settings:
 
     Attributes:
         poses: Fresh poses a condition.
+        disturbed: Pictures of each kind of disturbance that novelty is to tell.
         conditions: Surroundings, see `sim.nuisances.CONDITIONS`.
         inferences: In each round.
         rounds: Rounds of costs, in which all take turns; medians are stated.
@@ -47,13 +48,14 @@ class Settings:
     """
 
     poses: int = 2000
+    disturbed: int = 300
     conditions: tuple[str, ...] = CONDITIONS
     inferences: int = 300
     rounds: int = 5
     seed: int = 0
 
 
-QUICK = Settings(poses=100, conditions=("clean",), inferences=30, rounds=1)
+QUICK = Settings(poses=100, disturbed=30, conditions=("clean",), inferences=30, rounds=1)
 
 
 def measure(
@@ -68,8 +70,9 @@ def measure(
         on_step: Told what is measured now.
 
     Returns:
-        "rows": by precision `bytes`, `latency_ms_p50` and the like, and `accuracy` by condition; "refused": why a
-        precision was left out; "profile": microseconds by kind of operator of fp32 and int8; "settings".
+        "rows": by precision `bytes`, `latency_ms_p50` and the like, `accuracy` by condition and `novelty_auroc` by kind
+        of disturbance; "refused": why a precision was left out; "profile": microseconds by kind of operator of fp32 and
+        int8; "settings".
 
     Raises:
         RopesError: No model is there, or none runs.
@@ -88,7 +91,11 @@ def measure(
         on_step(f"accuracy: {name}")
         size = (folder / PRECISION_FILES[_file_of(name)]).stat().st_size
         try:
-            rows[name] = {"bytes": size, "accuracy": accuracy(folder, _file_of(name), settings)}
+            rows[name] = {
+                "bytes": size,
+                "accuracy": accuracy(folder, _file_of(name), settings),
+                "novelty_auroc": _told(folder, _file_of(name), settings),
+            }
         except ModelError as error:
             refused[name] = str(error)
             del folders[name]
@@ -116,7 +123,7 @@ def measure(
 def columns(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Heads and rows of a table of what `measure` gave."""
     conditions = result["settings"]["conditions"]
-    heads = ["precision", *(f"{name}, deg" for name in conditions), "MCC", "tip, mm"]
+    heads = ["precision", *(f"{name}, deg" for name in conditions), "MCC", "tip, mm", "novelty, least AUROC"]
     heads += ["file, MB", "load, s", "p50, ms", "p99, ms", "CPU, ms", "memory, MB"]
     rows = []
     for name, row in result["rows"].items():
@@ -124,7 +131,8 @@ def columns(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
         errors = [f"{row['accuracy'][condition]['mean_joint_mae_deg']:.2f}" for condition in conditions]
         costs = [f"{row[key]:.2f}" for key in ("load_s", "latency_ms_p50", "latency_ms_p99", "cpu_ms")]
         size = f"{row['bytes'] / 1e6:.2f}"
-        judged = [f"{first['mcc']:.3f}", f"{first['tip_error_mm_median']:.1f}"]
+        told = min(row["novelty_auroc"].values())
+        judged = [f"{first['mcc']:.3f}", f"{first['tip_error_mm_median']:.1f}", f"{told:.3f}"]
         rows.append([name, *errors, *judged, size, *costs, f"{row['memory_mb']:.0f}"])
     return heads, rows
 
@@ -169,6 +177,13 @@ def accuracy(folder: Path, precision: str, settings: Settings) -> dict[str, dict
             "novel": float((result.estimates.novelty > 1.0).mean()),
         }
     return figures
+
+
+def _told(folder: Path, precision: str, settings: Settings) -> dict[str, float]:
+    """Area under the ROC curve of a model's novelty by kind of disturbance."""
+    encoder = load_encoder(folder, precision=precision, providers=("cpu",), threads=1)
+    robot = bundled_robot(encoder.info.robot)
+    return novelty_auroc(encoder, robot, n=settings.disturbed, seed=settings.seed)
 
 
 def rounded_model(model: Path, out: Path) -> Path:
