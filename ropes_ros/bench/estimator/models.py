@@ -152,23 +152,25 @@ def scaled(content: Mapping[str, Any], size: tuple[int, int]) -> dict[str, Any]:
 
 
 def _cut_preprocessing(path: Path, network: Path) -> tuple[str, ...]:
-    """Write the part of an exported graph that begins with float pictures in 0..1; the names of its inputs.
+    """Write the part of an exported graph that begins with float pictures; the names of its inputs.
 
-    The graph divides by 255 twice: what was averaged by area and rounded, and, for a second look, the region itself.
+    They are what was averaged by area and rounded, in 0..1, and for a second look the region, float [N, H, W, 3] in
+    grey levels.
     """
     import onnx
 
     graph = onnx.load(str(path)).graph
     producers = {name: node for node in graph.node for name in node.output}
-    divided = [node for node in graph.node if node.op_type == "Div" and node.input[0] in producers]
-    found = {
-        producers[node.input[0]].op_type: node.output[0]
-        for node in divided
-        if producers[node.input[0]].op_type in ("Round", "Cast")
-    }
-    inputs = tuple(found[kind] for kind in ("Round", "Cast") if kind in found)
-    onnx.utils.extract_model(str(path), str(network), list(inputs), list(OUTPUTS))
-    return inputs
+
+    def made_by(name: str) -> str:
+        return producers[name].op_type if name in producers else ""
+
+    small = next(node for node in graph.node if node.op_type == "Div" and made_by(node.input[0]) == "Round")
+    region = next(node for node in graph.node if node.op_type == "Cast" and made_by(node.input[0]) in ("", "Slice"))
+    inputs = [small.output[0], region.output[0]]
+    onnx.utils.extract_model(str(path), str(network), inputs, list(OUTPUTS))
+    used = {name for node in onnx.load(str(network)).graph.node for name in node.input}
+    return tuple(name for name in inputs if name in used)
 
 
 def _render(robot: Robot, size: tuple[int, int]) -> NDArray[np.uint8]:

@@ -4,7 +4,8 @@ Fair means: the same transport, the same network with the same weights, the same
 
 - a subscription with the usual queue of 10, and all work in its callback;
 - the image becomes an array as by cv_bridge's `imgmsg_to_cv2(message, "rgb8")`: a copy of the message's bytes;
-- `cv2.resize` with INTER_AREA, which the network was trained with, then float32, /255, NCHW by numpy;
+- `cv2.resize` with INTER_AREA, which the network was trained with, then float32, /255, NCHW by numpy; float32 for what
+  the second look sees;
 - onnxruntime with its default options, unless `threads` is set: as many threads as cores, which spin while they wait;
 - one `JointState` with the encoder's angles. It filters nothing, and publishes no pose, covariance or diagnostics.
 
@@ -49,8 +50,8 @@ class PlainEncoder:
         left, top, width, height = self.peering.region
         crop = image[top : top + height, left : left + width]
         small = cv2.resize(crop, self.peering.small, interpolation=cv2.INTER_AREA)
-        pictures = (small, crop)
-        feeds = {name: _nchw(picture) for name, picture in zip(self.peering.inputs, pictures, strict=False)}
+        pictures = (_nchw(small), crop[None].astype(np.float32))
+        feeds = dict(zip(self.peering.inputs, pictures, strict=False))
         return tuple(self._session.run(list(OUTPUTS), feeds))
 
 
