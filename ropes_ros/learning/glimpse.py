@@ -231,8 +231,8 @@ def sample(region: Tensor, centres: Tensor, spacing: Tensor) -> Tensor:
     weights = F.relu(1.0 - (wanted[..., None] - touched[..., None, :]).abs())
     pixels = region.permute(0, 2, 3, 1).reshape(-1, 3)
     first = touched.long() * torch.tensor([[1], [width]], device=region.device)
-    one = 0 * first[:, 0, :1, :1] + 1  # a frame, however many there are when this is exported
-    whole = height * width * (one.cumsum(dim=0) - 1)
+    one = 0.0 * begin[:, 0, :1] + 1.0  # a frame, however many there are when this is exported
+    whole = height * width * (one.cumsum(dim=0) - 1.0).long()
     taken = []
     for number, most in enumerate(reach):
         along, down = min(most, width), min(most, height)
