@@ -518,6 +518,13 @@ def test_a_card_says_nothing_measured_of_a_file_that_was_replaced(
     assert Encoder(folder, precision="int8").precision == "int8"
 
 
+def test_networks_without_maps_are_refused() -> None:
+    inner = {"kind": "angle", "image_size": [48, 40], "joints": 2, "backbone": "small", "dropout": 0.0, "codes": 0}
+    aligned = {"kind": "aligned", "inner": inner, "joints": 2, "knots": 8}
+    with pytest.raises(TrainingError, match=r"of kind 'aligned' cannot have integer weights"):
+        QuantisedNet({"kind": "quantised", "inner": aligned, "extra": False})
+
+
 def test_ropes_quantize_refuses_before_the_work(
     frames: FrameSet,
     checkpoint: Path,
@@ -558,6 +565,7 @@ def test_the_bench_leaves_out_what_does_not_run_here(
         return {"clean": Encoder(folder, precision=precision).precision}  # a robot that the simulator does not know
 
     monkeypatch.setattr("ropes_ros.bench.precision.accuracy", loaded)
+    monkeypatch.setattr("ropes_ros.bench.precision._told", lambda folder, precision, settings: {"covered": 1.0})
     found = measure(folder, tmp_path / "out", replace(QUICK, inferences=5))
     assert list(found["rows"]) == ["fp32"] and found["rows"]["fp32"]["latency_ms_p50"] > 0.0
     assert "frames.png: missing" in found["refused"]["fp16"]

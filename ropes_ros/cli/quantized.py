@@ -71,11 +71,11 @@ def quantize(
     from ropes_ros.learning.quantize import CONVOLUTIONS, EDGES
 
     content = load_checkpoint(checkpoint)
-    size = encoder_of(content)[0]["image_size"]
+    architecture = encoder_of(content)[0]
     least = {EDGES: int(edges.value), CONVOLUTIONS: int(convolutions.value)}
     config = QuantiseConfig(seed=seed, extra=extra, least=least)
-    if mixed is not None:
-        _reachable(mixed, content, config)
+    _assert_possible(content, config, mixed)
+    size = architecture["image_size"]
     writable(out)
     config = replace(config, steps=config.steps if steps is None else steps, frames=frames or config.frames)
     with Progress(console=console, disable=as_json, transient=True) as progress:
@@ -111,14 +111,14 @@ def quantize(
     )
 
 
-def _reachable(share: float, content: Mapping[str, Any], config: QuantiseConfig) -> None:
-    """Refuse a share that no choice of bits keeps to, before the work."""
+def _assert_possible(content: Mapping[str, Any], config: QuantiseConfig, share: float | None) -> None:
+    """Refuse a network that cannot be quantised, and a share that no choice of bits keeps to, before the work."""
     from ropes_ros.learning.quantize import QuantisedNet, size_share
     from ropes_ros.nested import WIDTHS
 
     made = {"kind": "quantised", "inner": content["architecture"], "extra": config.extra, "least": config.least}
     least = size_share(QuantisedNet(made), min(WIDTHS))
-    if share < least:
+    if share is not None and share < least:
         raise TrainingError(f"--mixed {share:g}: with the fewest bits this network's weights take {least:.3f}")
 
 

@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ropes_ros.errors import TrainingError
 from ropes_ros.learning import networks
 from ropes_ros.learning.glimpse import GlimpseNet
 from ropes_ros.learning.networks import BlurPool, Prediction
@@ -237,17 +238,30 @@ class GuessedLinear(nn.Module):
         return found
 
 
+def parts_of(net: Any) -> tuple[Any, ...]:
+    """The networks of a cascade, or the only one."""
+    return (net.base, net.look) if hasattr(net, "look") else (net,)
+
+
 class QuantisedNet(nn.Module):
     """A network with nested integer weights, of which one precision is served at a time.
 
     Args:
         architecture: As `architecture` gives it.
+
+    Raises:
+        TrainingError: The network is of a kind that is not made of maps and of what reads them, or it is unknown.
     """
 
     def __init__(self, architecture: Mapping[str, Any]) -> None:
         super().__init__()
         self._architecture = dict(architecture)
         inner: Any = networks.build(architecture["inner"])
+        if not all(hasattr(part, "read") for part in parts_of(inner)):
+            raise TrainingError(
+                f"a network of kind {architecture['inner']['kind']!r} cannot have integer weights: train one by the "
+                "levels or by the commands (`ropes train` without --task, --constraint and --method)"
+            )
         self.inner = inner
         self.image_size: tuple[int, int] = inner.image_size
         self.joints: int = inner.joints
