@@ -6,6 +6,7 @@ import re
 import shutil
 import sys
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -50,7 +51,15 @@ from ropes_ros.learning.checkpoint import encoder_of, load_checkpoint, load_net
 from ropes_ros.learning.mixing import mix
 from ropes_ros.learning.qat import Lesson, QuantiseConfig, Quantised, fine_tune, prepare_lesson, quantise
 from ropes_ros.learning.quantised_checkpoint import calibrations_of
-from ropes_ros.learning.quantize import CONVOLUTIONS, EDGES, QuantisedNet, best_scale, size_share, sliced
+from ropes_ros.learning.quantize import (
+    CONVOLUTIONS,
+    EDGES,
+    QuantisedLinear,
+    QuantisedNet,
+    best_scale,
+    size_share,
+    sliced,
+)
 from ropes_ros.learning.train import TrainConfig, train
 from ropes_ros.learning.validation import prepare
 from ropes_ros.model_delivery import apply, difference
@@ -397,6 +406,53 @@ def test_a_mix_keeps_to_its_budget(quantised: Quantised) -> None:
         mix(net, loss, size=0.5 * least)
     with pytest.raises(TrainingError, match=r"one budget"):
         mix(net, loss)
+
+
+class Layers:
+    """Two large layers and a small one, whose bits may be chosen; all that `mix` asks of a network."""
+
+    def __init__(self, *, extra: bool = False) -> None:
+        sizes = {"one": (200, 100), "two": (180, 100), "three": (20, 100)}
+        self.whole = {name: QuantisedLinear.of(torch.nn.Linear(*size)) for name, size in sizes.items()}
+        for layer in self.whole.values():
+            layer.extra = extra
+
+    def free(self) -> list[str]:
+        return list(self.whole)
+
+    def layers(self) -> dict[str, QuantisedLinear]:
+        return self.whole
+
+    def plan(self, precision: int | dict[str, int]) -> dict[str, int]:
+        return dict.fromkeys(self.whole, precision) if isinstance(precision, int) else precision
+
+
+def test_what_a_large_step_left_of_the_budget_is_used() -> None:
+    """By bytes saved the large layers are cut first, to what leaves room for more bits of the small one."""
+    cost = {"one": 1.0, "two": 1.0, "three": 0.5}
+    missing = {8: 0.0, 4: 1.0, 2: 1.5}
+
+    def loss(net: object, plan: dict[str, int]) -> float:
+        return sum(cost[name] * missing[bits] for name, bits in net.plan(plan).items())  # type: ignore[attr-defined]
+
+    net = Layers()
+    budget = size_share(net, {"one": 4, "two": 2, "three": 8})  # type: ignore[arg-type]
+    found = mix(net, loss, size=budget)  # type: ignore[arg-type]
+    assert found.size <= budget
+    others = [
+        dict(zip(cost, bits, strict=True))
+        for bits in product((8, 4, 2), repeat=3)
+        if size_share(net, dict(zip(cost, bits, strict=True))) <= budget  # type: ignore[arg-type]
+    ]
+    assert found.loss == min(loss(net, plan) for plan in others)
+
+
+def test_a_mix_passes_over_slices_that_save_nothing() -> None:
+    """With the extra value a weight of 4 bits takes a byte."""
+    net = Layers(extra=True)
+    budget = size_share(net, {"one": 2, "two": 8, "three": 8})  # type: ignore[arg-type]
+    found = mix(net, lambda of, plan: -float(sum(of.plan(plan).values())), size=budget)  # type: ignore[arg-type]
+    assert found.size <= budget and set(found.plan.values()) == {8, 2}
 
 
 def test_a_weight_that_is_not_the_slice_is_found(family: Path, tmp_path: Path) -> None:

@@ -67,7 +67,6 @@ def quantize(
     from ropes_ros.dataset import load_frames
     from ropes_ros.learning.checkpoint import crop_of, encoder_of, load_checkpoint
     from ropes_ros.learning.qat import QuantiseConfig, quantise
-    from ropes_ros.learning.quantised_checkpoint import assert_trained_on
     from ropes_ros.learning.quantize import CONVOLUTIONS, EDGES
 
     content = load_checkpoint(checkpoint)
@@ -88,7 +87,6 @@ def quantize(
             progress=lambda done, total: progress.update(bar, completed=done, total=total),
             crop=crop_of(content, follows=False),
         )
-        assert_trained_on(content, recorded)
         result = quantise(
             recorded,
             checkpoint,

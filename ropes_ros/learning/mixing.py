@@ -1,12 +1,14 @@
 """Mix'n'match: a precision for each layer, from one set of nested weights, under a budget of size or of loss.
 
 From all layers with 8 bits, the layer and the step down that cost the least held-out loss for each byte saved are
-taken, again and again, until the budget is met (Nair et al., Matryoshka Quantization, arXiv 2502.06786, mix precisions
+taken, again and again, until the budget is met; what a large step left of it goes to the layers that gain most by it
+(Nair et al., Matryoshka Quantization, arXiv 2502.06786, mix precisions
 over layers by a rule, "Layerwise Mix'n'Match"). The loss is that of `qat.Lesson.judge`, which knows no angle.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 from ropes_ros.errors import TrainingError
@@ -56,11 +58,7 @@ def mix(net: QuantisedNet, judge: Judge, *, size: float | None = None, loss: flo
     now = Mixed(plan, size_share(net, plan), judge(net, plan))
     allowed = None if loss is None else now.loss + loss
     while size is None or now.size > size:
-        steps = []
-        for name in free:
-            if now.plan[name] != order[-1]:
-                lower = {**now.plan, name: order[order.index(now.plan[name]) + 1]}
-                steps.append(Mixed(lower, size_share(net, lower), judge(net, lower)))
+        steps = [step for step in _steps(net, judge, now, free, order) if step.size < now.size]
         if allowed is not None:
             steps = [step for step in steps if step.loss <= allowed]
         if not steps:
@@ -70,4 +68,18 @@ def mix(net: QuantisedNet, judge: Judge, *, size: float | None = None, loss: flo
         raise TrainingError(
             f"weights of {size:.3f} of those in 32 bits were asked for; with the fewest bits they take {now.size:.3f}"
         )
+    while size is not None:
+        steps = [step for step in _steps(net, judge, now, free, order[::-1]) if step.size <= size]
+        best = min(steps, key=lambda step: step.loss, default=now)
+        if best.loss >= now.loss:
+            break
+        now = best
     return now
+
+
+def _steps(net: QuantisedNet, judge: Judge, now: Mixed, free: Sequence[str], order: Sequence[int]) -> Iterator[Mixed]:
+    """All choices in which one layer has another number of bits, of those that follow its own in an order."""
+    for name in free:
+        for bits in order[order.index(now.plan[name]) + 1 :]:
+            plan = {**now.plan, name: bits}
+            yield Mixed(plan, size_share(net, plan), judge(net, plan))

@@ -38,8 +38,8 @@ from ropes_ros.learning.glimpse import SIDE, bounded, cut
 from ropes_ros.learning.mechanism import MechanismLikelihood, level_shares
 from ropes_ros.learning.networks import Prediction
 from ropes_ros.learning.optimisation import follow, one_cycle
-from ropes_ros.learning.quantised_checkpoint import QUANTISED_FILE, precision_name, save_quantised
-from ropes_ros.learning.quantize import LEAST, ActivationRange, Precision, QuantisedConv2d, QuantisedNet
+from ropes_ros.learning.quantised_checkpoint import QUANTISED_FILE, assert_trained_on, precision_name, save_quantised
+from ropes_ros.learning.quantize import LEAST, ActivationRange, Precision, QuantisedConv2d, QuantisedNet, parts_of
 from ropes_ros.learning.validation import prepare
 from ropes_ros.nested import WIDTHS
 
@@ -150,6 +150,7 @@ def quantise(
     teacher: Any = load_net(content).requires_grad_(False)
     if getattr(teacher, "sees_region", False) and frames.details is None:
         raise TrainingError("a refined network needs the camera's pixels, and these frames come without them")
+    assert_trained_on(content, frames)
     split = prepare(frames, span_s=content["config"]["span_s"], seed=content["config"]["seed"]).split
     if on_phase is not None:
         on_phase("looking at the frames once, with convolutions in integers")
@@ -218,11 +219,6 @@ class _Seen(NamedTuple):
         )
 
 
-def _parts(net: Any) -> tuple[Any, ...]:
-    """The networks of a cascade, or the only one."""
-    return (net.base, net.look) if hasattr(net, "look") else (net,)
-
-
 def _read(part: Any, maps: Tensor, guess: Tensor | None) -> Prediction:
     """What a network says of its maps; nothing of its features is kept."""
     prediction = part.read(maps) if guess is None else part.read(maps, guess)
@@ -233,7 +229,7 @@ def _said(net: QuantisedNet, seen: _Seen, precision: Precision) -> tuple[Predict
     """What the networks say in a precision, which is served from now on."""
     net.serve(precision)
     maps = seen.maps[net.sliced_convolutions(precision)]
-    return tuple(_read(*entry) for entry in zip(_parts(net.inner), maps, seen.guess, strict=True))
+    return tuple(_read(*entry) for entry in zip(parts_of(net.inner), maps, seen.guess, strict=True))
 
 
 class Lesson:
@@ -337,7 +333,7 @@ class _Views:
                     waiting.append(pool.submit(make, number + ahead))
                 maps: dict[tuple[int, ...], list[Tensor]] = {bits: [] for bits in rounded}
                 taught, guesses = [], []
-                for ours, theirs, (pictures, guess) in zip(_parts(net.inner), _parts(teacher), shown, strict=True):
+                for ours, theirs, (pictures, guess) in zip(parts_of(net.inner), parts_of(teacher), shown, strict=True):
                     moved, guessed = pictures.to(device), None if guess is None else guess.to(device)
                     for bits, precision in rounded.items():
                         net.serve(precision)
@@ -508,9 +504,16 @@ def _summed(net: QuantisedNet, lesson: Lesson, config: QuantiseConfig, seen: _Se
 
 @torch.no_grad()
 def _set_ranges(net: QuantisedNet, lesson: Lesson) -> None:
-    """Ranges of what the linear layers meet, with weights of 8 bits."""
+    """Ranges of what the linear layers meet, in all precisions: the last ones meet integers in each."""
     linear = [layer.range for layer in net.layers().values() if not isinstance(layer, QuantisedConv2d)]
-    _watch(linear, lambda: _said(net, lesson.training.of(slice(0, RANGE_FRAMES)), 8))
+    looked_at = torch.from_numpy(_evenly(np.arange(len(lesson.training.labels)), RANGE_FRAMES))
+    seen = lesson.training.of(looked_at.to(lesson.training.labels.device))
+
+    def look() -> None:
+        for bits in WIDTHS:
+            _said(net, seen, bits)
+
+    _watch(linear, look)
 
 
 def _evenly(indices: NDArray[np.int64], most: int) -> NDArray[np.int64]:
