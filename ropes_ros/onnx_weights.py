@@ -23,6 +23,8 @@ OPSET = 21
 """Of graphs with weights of type INT4."""
 MOST_BLOCK, LEAST_BLOCK = 32, 16
 """Inputs that share a scale in a product of INT4: powers of two between which onnxruntime has kernels."""
+LEAST_OUTPUTS = 64
+"""Of such a product: it rounds its inputs to 8 bits, which a narrow one, as the last layers are, gains nothing by."""
 INT4_VALUES = 16
 
 
@@ -59,7 +61,8 @@ class NestedWeight(NamedTuple):
     @property
     def block(self) -> int:
         """Inputs that share a scale where a product is served as INT4; 0 where it is not."""
-        if self.codes.ndim != 2 or not self.last or values_of(self.bits, extra=self.extra) > INT4_VALUES:
+        wide = self.codes.ndim == 2 and self.last and self.codes.shape[1] >= LEAST_OUTPUTS
+        if not wide or values_of(self.bits, extra=self.extra) > INT4_VALUES:
             return 0
         most = int(np.gcd(self.codes.shape[0], MOST_BLOCK))
         return most if most >= LEAST_BLOCK else 0
