@@ -74,14 +74,15 @@ def test_glimpses_of_training_and_of_the_exported_graph_are_the_same(recording):
             assert np.abs(out - graph[frame, number]).max() < 4.0
 
 
+@pytest.mark.parametrize("second", [1.36, 2.5])
 @pytest.mark.parametrize("size", [(240, 256), (50, 90)])
-def test_glimpses_are_bilinear_and_repeat_the_edge(size):
+def test_glimpses_are_bilinear_and_repeat_the_edge(size, second):
     """Also where a glimpse is larger than the region, and for each frame of a batch its own."""
     rng = torch.Generator().manual_seed(3)
     region = 255.0 * torch.rand((5, 3, *size), generator=rng)
     centres = torch.rand((5, 2, 2), generator=rng) * torch.tensor([size[1] + 60.0, size[0] + 60.0]) - 30.0
     centres[0, 0], centres[0, 1] = torch.tensor([-500.0, 5000.0]), torch.tensor([31.5, 31.5])
-    spacing = torch.tensor([0.97, 1.36])
+    spacing = torch.tensor([0.97, second])
     found = sample(region, centres, spacing)
     place = torch.arange(SIDE) - 0.5 * (SIDE - 1)
     for number in range(2):

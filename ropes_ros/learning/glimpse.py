@@ -27,6 +27,8 @@ SIDE = 64
 """Width and height of a glimpse in its own pixels."""
 MARGIN = 2.0
 """Most that the side of the cuttings may be that training glimpses are taken from, in sides of a glimpse."""
+MOST_SPANNED = 2 * SIDE
+"""Pixels along a side up to which a glimpse is sampled by products."""
 REACHES = (0.2, 0.28)
 """Half the side of the glimpses of elbow and tool in space, as shares of the length of the chain to the tip."""
 CORRECTION = 0.3
@@ -209,8 +211,8 @@ def bounded(angle: Tensor) -> Tensor:
 def sample(region: Tensor, centres: Tensor, spacing: Tensor) -> Tensor:
     """Glimpses of a region, bilinearly; beyond its edge the last pixel is repeated.
 
-    What a glimpse touches is cut out, and sampled as a product for rows and one for columns: a glimpse is upright, and
-    runtimes multiply faster than they look up single pixels.
+    What a glimpse spans is cut out, and sampled as a product for rows and one for columns: a glimpse is upright, and
+    runtimes multiply faster than they look up single pixels. Where it spans far more than it needs, it is looked up.
 
     Args:
         region: float [N, 3, H, W].
@@ -221,26 +223,52 @@ def sample(region: Tensor, centres: Tensor, spacing: Tensor) -> Tensor:
         float [N, M, 3, SIDE, SIDE].
     """
     height, width = int(region.shape[2]), int(region.shape[3])
-    reach = [int(np.ceil((SIDE - 1) * float(step))) + 2 for step in spacing]
     size = torch.tensor([width, height], device=region.device)
-    room = (size - torch.tensor(reach, device=region.device)[:, None]).clamp(min=0)
     place = (torch.arange(SIDE, device=region.device) - 0.5 * (SIDE - 1)) * spacing[:, None]
     wanted = (centres[..., None] + place[:, None]).clamp(min=0.0).minimum(size[:, None] - 1.0)
+    spans = [int(np.ceil((SIDE - 1) * float(step))) + 2 for step in spacing]
+    near = [number for number, span in enumerate(spans) if span <= MOST_SPANNED]
+    chosen = wanted if len(near) == len(spans) else wanted[:, near]
+    cuttings = _multiplied(region, chosen, [spans[number] for number in near]) if near else []
+    taken = dict(zip(near, cuttings, strict=True))
+    for number in range(len(spans)):
+        if number not in taken:
+            grid = (wanted[:, number] + 0.5) / size[:, None] * 2.0 - 1.0
+            x, y = grid[:, 0, None, :].expand(-1, SIDE, -1), grid[:, 1, :, None].expand(-1, -1, SIDE)
+            places = torch.stack([x, y], dim=-1)
+            taken[number] = F.grid_sample(region, places, padding_mode="border", align_corners=False)
+    return torch.stack([taken[number] for number in range(len(spans))], dim=1)
+
+
+def _multiplied(region: Tensor, wanted: Tensor, spans: list[int]) -> list[Tensor]:
+    """Glimpses as products.
+
+    Args:
+        region: float [N, 3, H, W].
+        wanted: Pixels (x, y) of their columns and rows, float [N, M, 2, SIDE], increasing, within the region.
+        spans: Pixels that each glimpse spans at most.
+
+    Returns:
+        float [N, 3, SIDE, SIDE] each.
+    """
+    height, width = int(region.shape[2]), int(region.shape[3])
+    size = torch.tensor([width, height], device=region.device)
+    room = (size - torch.tensor(spans, device=region.device)[:, None]).clamp(min=0)
     begin = wanted[..., :1].floor().minimum(room[..., None].float())
-    touched = begin + torch.arange(max(reach), device=region.device)
+    touched = begin + torch.arange(max(spans), device=region.device)
     weights = F.relu(1.0 - (wanted[..., None] - touched[..., None, :]).abs())
     pixels = region.permute(0, 2, 3, 1).reshape(-1, 3)
     first = touched.long() * torch.tensor([[1], [width]], device=region.device)
     one = 0.0 * begin[:, 0, :1] + 1.0  # a frame, however many there are when this is exported
     whole = height * width * (one.cumsum(dim=0) - 1.0).long()
     taken = []
-    for number, most in enumerate(reach):
+    for number, most in enumerate(spans):
         along, down = min(most, width), min(most, height)
         index = whole + first[:, number, 1, :down, None] + first[:, number, 0, None, :along]
         cutting = pixels[index].permute(0, 3, 1, 2)
         across = weights[:, number, 0, None, :, :along].transpose(2, 3)
         taken.append(weights[:, number, 1, None, :, :down] @ cutting @ across)
-    return torch.stack(taken, dim=1)
+    return taken
 
 
 def cut(
