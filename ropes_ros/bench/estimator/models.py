@@ -169,7 +169,11 @@ def _cut_preprocessing(path: Path, network: Path) -> tuple[str, ...]:
     region = next(node for node in graph.node if node.op_type == "Cast" and made_by(node.input[0]) in ("", "Slice"))
     inputs = [small.output[0], region.output[0]]
     onnx.utils.extract_model(str(path), str(network), inputs, list(OUTPUTS))
-    used = {name for node in onnx.load(str(network)).graph.node for name in node.input}
+    cut = onnx.load(str(network))
+    used = {name for node in cut.graph.node for name in node.input}
+    for entry in [entry for entry in cut.graph.input if entry.name not in used]:
+        cut.graph.input.remove(entry)
+    onnx.save(cut, str(network))
     return tuple(name for name in inputs if name in used)
 
 
