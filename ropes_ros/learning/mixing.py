@@ -2,8 +2,8 @@
 
 From all layers with 8 bits, the layer and the step down that cost the least held-out loss for each byte saved are
 taken, again and again, until the budget is met; what a large step left of it goes to the layers that gain most by it
-(Nair et al., Matryoshka Quantization, arXiv 2502.06786, mix precisions
-over layers by a rule, "Layerwise Mix'n'Match"). The loss is that of `qat.Lesson.judge`, which knows no angle.
+(Nair et al., Matryoshka Quantization, arXiv 2502.06786, mix precisions over layers by a rule, "Layerwise Mix'n'Match").
+The loss is that of `qat.Lesson.judge`, which knows no angle.
 """
 
 from __future__ import annotations

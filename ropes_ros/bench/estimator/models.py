@@ -67,7 +67,7 @@ def shipped_checkpoint() -> Path:
 
 
 def prepare(size: tuple[int, int], folder: Path, *, checkpoint: Path) -> Prepared:
-    """Make model and pictures for a camera size, unless they are in the folder already.
+    """Make a model for a camera size, and pictures, unless these are in the folder already.
 
     Args:
         size: (width, height) of the camera in pixels.
@@ -80,14 +80,12 @@ def prepare(size: tuple[int, int], folder: Path, *, checkpoint: Path) -> Prepare
     width, height = size
     own = folder / f"{width}x{height}"
     made = Prepared(size, own / "model", own / "network.onnx", own / "peering.json", own / "pictures.npy")
-    if made.pictures.is_file():
-        return made
     own.mkdir(parents=True, exist_ok=True)
-    pictures = _render(load_robot(ROBOT), size)
-    _write_models(made, checkpoint, pictures)
-    temporary = made.pictures.with_suffix(".partial.npy")
-    np.save(temporary, pictures)
-    temporary.replace(made.pictures)
+    if not made.pictures.is_file():
+        temporary = made.pictures.with_suffix(".partial.npy")
+        np.save(temporary, _render(load_robot(ROBOT), size))
+        temporary.replace(made.pictures)
+    _write_models(made, checkpoint, np.load(made.pictures))
     return made
 
 
